@@ -1,0 +1,100 @@
+"""sleighexec: an executor on a tuple space. See https://pypi.org/project/sleighexec/."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sleighexec.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from sleighexec import errors
+    from sleighexec.broken import (
+        PoolBrokenError,
+        SerializationError,
+        TaskTimeoutError,
+        WorkerLost,
+        WorkerOutOfMemory,
+    )
+    from sleighexec.errors import DependencyError, RemoteError, SleighError
+    from sleighexec.executor import SleighExecutor
+    from sleighexec.launchers.command import Command
+    from sleighexec.launchers.local import Local
+    from sleighexec.launchers.ssh import SSH
+    from sleighexec.messages import FIFO, LIFO, MULTI, SINGLE
+    from sleighexec.pending import SleighPending
+    from sleighexec.sleigh import Sleigh, scriptcmd, sshcmd
+    from sleighexec.standalone import WorkspaceServer
+    from sleighexec.worker import current_worker
+    from sleighexec.workspace import NetWorkSpace, NwsServer
+
+# Each name is loaded when it is first asked for: a worker needs few of them, and quickly.
+_HOMES = {
+    "SleighExecutor": "executor",
+    "Sleigh": "sleigh",
+    "SleighPending": "pending",
+    "sshcmd": "sleigh",
+    "scriptcmd": "sleigh",
+    "NetWorkSpace": "workspace",
+    "NwsServer": "workspace",
+    "FIFO": "messages",
+    "LIFO": "messages",
+    "MULTI": "messages",
+    "SINGLE": "messages",
+    "Local": "launchers.local",
+    "SSH": "launchers.ssh",
+    "Command": "launchers.command",
+    "WorkspaceServer": "standalone",
+    "current_worker": "worker",
+    "SleighError": "errors",
+    "DependencyError": "errors",
+    "RemoteError": "errors",
+    "TaskTimeoutError": "broken",
+    "WorkerLost": "broken",
+    "WorkerOutOfMemory": "broken",
+    "PoolBrokenError": "broken",
+    "SerializationError": "broken",
+}
+
+__all__ = [
+    "FIFO",
+    "LIFO",
+    "MULTI",
+    "SINGLE",
+    "SSH",
+    "Command",
+    "DependencyError",
+    "Local",
+    "NetWorkSpace",
+    "NwsServer",
+    "PoolBrokenError",
+    "RemoteError",
+    "SerializationError",
+    "Sleigh",
+    "SleighError",
+    "SleighExecutor",
+    "SleighPending",
+    "TaskTimeoutError",
+    "WorkerLost",
+    "WorkerOutOfMemory",
+    "WorkspaceServer",
+    "current_worker",
+    "errors",
+    "scriptcmd",
+    "sshcmd",
+]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name == "errors":
+        return import_module("sleighexec.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"sleighexec.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

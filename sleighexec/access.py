@@ -1,0 +1,204 @@
+"""What all verbs of a workspace are made of: ask, get an answer or an error, rebuild the value.
+
+    NetWorkSpace, ValueIterator, Borrowed ──▶ Access ──▶ any Connection ──▶ Space
+
+A value that the space keeps, because it was only looked at or lent, is copied for the caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import unicodedata
+import weakref
+from typing import Any, Protocol
+
+from sleighexec import payload as pickling
+from sleighexec.errors import (
+    ConnectionLostError,
+    DeletedError,
+    ModeError,
+    NoSuchVariableError,
+    NoSuchWorkspaceError,
+    OperationError,
+    OrderError,
+    ValuePicklingError,
+    ValueUnpicklingError,
+    WorkspaceFullError,
+)
+from sleighexec.files import write_all
+from sleighexec.limits import MAX_NAME
+from sleighexec.messages import (
+    Failed,
+    Fetch,
+    Find,
+    GiveBack,
+    Payload,
+    Reply,
+    Request,
+    Settle,
+    Values,
+)
+
+ERRORS: dict[str, type[OperationError]] = {
+    "workspace": NoSuchWorkspaceError,
+    "variable": NoSuchVariableError,
+    "mode": ModeError,
+    "order": OrderError,
+    "deleted": DeletedError,
+    "full": WorkspaceFullError,
+}
+
+
+class Connection(Protocol):
+    """How a workspace is reached: in this process, or over a socket."""
+
+    local: bool
+    space: str  # the identity of the space, if it is an executor's
+
+    def call(self, request: Request) -> Reply:
+        """The reply to a request; blocks as long as the request does."""
+
+    def close(self) -> None:
+        """Leave: blocked calls end, what was owned is deleted. Closing twice is allowed."""
+
+
+# The spaces of executors that this process reaches: its own executors', or that of its worker.
+embedded: weakref.WeakValueDictionary[str, Connection] = weakref.WeakValueDictionary()
+
+
+def ask(connection: Connection, request: Request) -> Reply:
+    """The reply to a request, if it is not a refusal.
+
+    Raises:
+        OperationError: The server said no; the class says why.
+        ConnectionLostError: The server went away.
+    """
+    reply = connection.call(request)
+    if type(reply) is Failed:
+        raise ERRORS.get(reply.reason, OperationError)(reply.text)
+    return reply
+
+
+class Access:
+    """One workspace: its number at the server, and its name for messages. Thread-safe."""
+
+    def __init__(self, connection: Connection, number: int, name: str) -> None:
+        self.number, self.name = number, name
+        self._connection = connection
+
+    def ask(self, request: Request) -> Reply:
+        """See the function of this name."""
+        return ask(self._connection, request)
+
+    def get(self, request: Fetch | Find) -> Values | None:
+        """One value as it is, in the caller's hands alone; None: there was none in time."""
+        reply = self.ask(request)
+        if type(reply) is not Values:
+            return None
+        if self._connection.local and (type(request) is Find or reply.loan):
+            payload = reply.values[0]
+            buffers = [bytearray(buffer) for buffer in payload.buffers]
+            reply.values = (Payload(payload.head, buffers, payload.kind),)
+        return reply
+
+    def wait(self, request: Fetch | Find) -> Values:
+        """As `get`, but it must be there in time.
+
+        Raises:
+            TimeoutError: No value came. Nothing was taken.
+        """
+        reply = self.get(request)
+        if reply is None:
+            raise self.late(request.variables[0], request.timeout)
+        return reply
+
+    def late(self, variable: str, seconds: float | None) -> Exception:
+        """The error for a value that did not come in time."""
+        return timeout_error(f"no value came into {variable!r} of {self.name!r} within {seconds} s")
+
+    def payload(self, variable: str, value: object) -> Payload:
+        """A value as it travels.
+
+        Raises:
+            ValuePicklingError: It cannot be pickled.
+        """
+        try:
+            return pickling.value_payload(value)
+        except Exception as error:
+            raise ValuePicklingError(variable, self.name, error) from error
+
+    def value(self, reply: Values) -> Any:
+        """The value in a reply, rebuilt.
+
+        Raises:
+            ValueUnpicklingError: It cannot be rebuilt in this process.
+        """
+        payload = reply.values[0]
+        try:
+            return pickling.loads(payload)
+        except Exception as error:
+            head = bytes(payload.head)
+            raise ValueUnpicklingError(reply.variable, self.name, error, head) from error
+
+    def write(self, reply: Values, fobj: Any) -> int:
+        """Write the value in a reply to a binary file; the number of bytes.
+
+        Bytes are written as they are, text as UTF-8, anything else as one pickle.
+        """
+        payload = reply.values[0]
+        if not payload.buffers:
+            return write_all(fobj, payload.head)
+        # The big buffers of arrays stay apart from their pickle; a file is to have all in one.
+        return write_all(fobj, pickling.dumps_whole(self.value(reply)))
+
+    def settle(self, loan: int) -> None:
+        """A lent value is done with: it is gone for good."""
+        self.ask(Settle(loan, 1))
+
+    def give_back(self, loan: int) -> None:
+        """A lent value goes back, first in line. If the connection is lost, it has done so."""
+        with contextlib.suppress(ConnectionLostError):
+            self.ask(GiveBack(loan, 1))
+
+
+def checked(name: str) -> str:
+    """A name of a workspace or variable, if it is one.
+
+    Raises:
+        TypeError: It is not a str.
+        ValueError: It is empty, too long, or has control characters.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a name must be a str, not {type(name).__name__}")
+    if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
+        raise ValueError(f"a name has 1 to {MAX_NAME} bytes of UTF-8, not {len(name)} characters")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise ValueError(f"a name has no control characters or lone surrogates: {name!r}")
+    return name
+
+
+def seconds(timeout: float | None) -> float | None:
+    """A timeout, if it is one; infinity is None.
+
+    Raises:
+        TypeError, ValueError: It is not a number.
+    """
+    if timeout is not None and not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    if timeout is not None and math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds or None, not NaN")
+    return None if timeout == math.inf else timeout
+
+
+def timeout_error(text: str) -> Exception:
+    """The TimeoutError of `concurrent.futures`, the builtin one from Python 3.11 on."""
+    from concurrent.futures import TimeoutError as FuturesTimeoutError
+
+    if issubclass(FuturesTimeoutError, TimeoutError):
+        return FuturesTimeoutError(text)
+
+    class WorkspaceTimeoutError(FuturesTimeoutError, TimeoutError):  # type: ignore[misc]
+        """Before Python 3.11 there are two TimeoutErrors: this is both."""
+
+    return WorkspaceTimeoutError(text)

@@ -1,0 +1,409 @@
+"""One process per host that starts, watches and replaces that host's workers.
+
+    client ══ one stream (stdin) ══ agent ── fork ─▶ worker ══ socket pair ══ client
+                                      ├ reads what each worker writes to stderr, keeps the tail
+                                      └ waits for each worker's end, reads its journal, reports
+
+It is single-threaded and never runs a user's code, so that forking from it is safe and takes
+milliseconds, and so that it notices and reports whatever happens to a worker. It ends, and all
+workers and what their tasks left behind with it, when the client goes away by any death.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import faulthandler
+import gc
+import json
+import mmap
+import multiprocessing.process  # noqa: F401 - not for us, but every worker needs it
+import os
+import select
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from typing import Any, NoReturn
+
+from sleighexec import payload as pickling
+from sleighexec import wire
+from sleighexec.messages import Exited, KillCall, Payload, Signal, Start, Started, StopAgent, Watch
+from sleighexec.task import KILLED, MEMORY, OOM, TIMEOUT
+from sleighexec.worker import Journal, Worker
+
+PARENT_CHECK = 0.5  # seconds between looks at whether the client still lives
+TAIL = 64 * 1024  # bytes of stderr that are kept of each worker
+REPORTED = 4000  # characters of these that a report carries
+STOP_SECONDS = 0.5  # for a worker to stand still after SIGSTOP
+DUMP = signal.SIGUSR2  # has a worker write the stacks of its threads to its stderr
+DUMP_SECONDS = 1.0  # for it to do so, at most
+TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which ru_maxrss counts
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# What numerical libraries go by when they are loaded: BLAS in all its kinds, OpenMP, numexpr.
+THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB")
+PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
+
+
+class _Child:
+    """A worker process, as the agent sees it."""
+
+    def __init__(self, number: int, pid: int, journal: Journal, stderr: int, pass_on: bool) -> None:
+        self.pass_on = pass_on  # what comes from stderr
+        self.number, self.pid, self.journal, self.stderr = number, pid, journal, stderr
+        self.tail = bytearray()
+        self.reason = ""  # why we have ended it; see Exited
+        self.seen = 0  # bytes of the tail at the last look
+        self.next_step: tuple[float, int, int] | None = None  # when, for which call, which signal
+
+
+class Agent:
+    """Serves one client until it goes away."""
+
+    def __init__(self, control: socket.socket, parent: int) -> None:
+        self._control, self._parent = control, parent
+        self._decoder = wire.Decoder()
+        self._descriptors: deque[int] = deque()  # came with Start messages, in their order
+        self._children: dict[int, _Child] = {}  # by pid
+        self._unwritten: deque[bytes] = deque()  # stderr of workers on its way to ours
+        self._forked = 0  # workers so far
+        self._pause = PARENT_CHECK  # seconds between looks at who must be ended
+        self._oom_kills = _oom_kills()
+        self._stopping = False
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ, self._hear)
+        self._wake_read, self._wake_write = os.pipe()
+        for end in (self._wake_read, self._wake_write):
+            os.set_blocking(end, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, self._reap)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> Worker | None:
+        """Serve until the end; in a child of a fork, the worker that it is to run."""
+        while not (self._stopping and not self._children):
+            for key, _ in self._selector.select(self._pause):
+                if self._selector.get_map().get(key.fd) is not key:
+                    continue  # closed, perhaps even reused, by what came before it in this round
+                worker = key.data()
+                if worker is not None:
+                    return worker  # type: ignore[no-any-return]
+            self._pass_on()
+            if self._pause < PARENT_CHECK:
+                self._look_after()
+            if os.getppid() != self._parent:
+                # EOF alone does not tell: a forked child of the client may hold the socket too.
+                self.die()
+        return None
+
+    def die(self) -> NoReturn:
+        """The client is gone: nothing that it started may stay."""
+        for pid in self._children:
+            _kill_group(pid, signal.SIGKILL)
+        os._exit(0)
+
+    # ------------------------------------------------------------------ the client's messages
+
+    def _hear(self) -> Worker | None:
+        try:
+            count, ancillary, *_ = self._control.recvmsg_into(
+                [self._decoder.buffer()], socket.CMSG_SPACE(64)
+            )
+        except ConnectionError:
+            self.die()
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                descriptors = array.array("i")
+                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+                self._descriptors.extend(descriptors)
+        if count == 0:
+            self.die()
+        for _, message in self._decoder.received(count):
+            worker = self._do(message)
+            if worker is not None:
+                return worker
+        return None
+
+    def _do(self, message: Any) -> Worker | None:
+        if type(message) is Start:
+            return self._fork(message, self._descriptors.popleft())
+        if type(message) is Signal:
+            for child in list(self._children.values()):
+                if message.worker in (0, child.number):
+                    self._signal(child, message.signal)
+        elif type(message) is KillCall:
+            for child in list(self._children.values()):
+                if child.number == message.worker and self._hold(child, message.call):
+                    child.reason = KILLED
+                    _kill_group(child.pid, signal.SIGKILL)
+        elif type(message) is Watch:
+            self._pause = min(self._pause, message.seconds)
+        elif type(message) is StopAgent:
+            self._stopping = True
+        return None
+
+    def _signal(self, child: _Child, number: int) -> None:
+        if number == signal.SIGKILL:
+            _kill_group(child.pid, number)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, number)
+
+    def _hold(self, child: _Child, call: int) -> bool:
+        """Stop a worker if it runs this call: its journal tells, while it stands still."""
+        os.kill(child.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            pid, status, usage = os.wait4(child.pid, os.WUNTRACED | os.WNOHANG)
+            if pid and not os.WIFSTOPPED(status):
+                del self._children[pid]
+                self._report(child, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+                return False
+            if pid:
+                break
+            time.sleep(0.0002)
+        if _present_call(child) == call:
+            return True
+        os.kill(child.pid, signal.SIGCONT)
+        return False
+
+    # ------------------------------------------------------------------ calls beyond their limits
+
+    def _look_after(self) -> None:
+        """End the workers whose calls have taken more than they may."""
+        now = time.monotonic()
+        for child in list(self._children.values()):
+            if child.next_step is not None:
+                seen, child.seen = child.seen, len(child.tail)
+                written = child.next_step[2] == signal.SIGTERM and 0 < child.seen == seen
+                if child.next_step[0] <= now or written:
+                    self._step(child, now)
+                continue
+            end, size = child.journal.limits()
+            if end and end <= now and (call := _present_call(child)):
+                child.next_step = (now, call, DUMP)
+                self._step(child, now)
+                continue
+            large = size and _resident(child.pid) > size
+            if large and (call := _present_call(child)) and self._hold(child, call):
+                child.reason = MEMORY
+                _kill_group(child.pid, signal.SIGKILL)
+
+    def _step(self, child: _Child, now: float) -> None:
+        """On the way of a call that takes too long: its stack, then SIGTERM, then SIGKILL."""
+        assert child.next_step is not None
+        _, call, number = child.next_step
+        child.next_step = None
+        if number == signal.SIGKILL:
+            _kill_group(child.pid, number)
+        elif self._hold(child, call):
+            if number == DUMP:
+                child.next_step = (now + DUMP_SECONDS, call, signal.SIGTERM)
+                del child.tail[:]  # the report is to begin with the stack
+            else:
+                child.reason = TIMEOUT
+                child.next_step = (now + TERM_SECONDS, call, signal.SIGKILL)
+            os.kill(child.pid, number)
+            os.kill(child.pid, signal.SIGCONT)
+
+    def _fork(self, start: Start, descriptor: int) -> Worker | None:
+        self._forked += 1
+        if self._forked > CPUS:
+            # The first ones load it, if they need it, all at the same time: later ones would queue.
+            with contextlib.suppress(ImportError):  # it is where only the client's sys.path leads
+                pickling._cloudpickle()
+        gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
+        journal, setup = Journal(), json.loads(start.setup)
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            self._leave_to_child()
+            return _begin(setup, descriptor, write, journal)
+        os.close(write)
+        os.close(descriptor)
+        os.set_blocking(read, False)
+        child = _Child(start.worker, pid, journal, read, setup["pass_on"])
+        self._children[pid] = child
+        self._selector.register(read, selectors.EVENT_READ, lambda: self._read(child))
+        self._tell(Started(start.worker, pid))
+        return None
+
+    def _leave_to_child(self) -> None:
+        """In a new worker: let go of everything that is the agent's."""
+        signal.set_wakeup_fd(-1)
+        self._selector.close()
+        self._control.close()
+        for end in (self._wake_read, self._wake_write, *self._descriptors):
+            os.close(end)
+        for child in self._children.values():
+            os.close(child.stderr)
+            child.journal.memory.close()
+
+    def _tell(self, message: Any) -> None:
+        try:
+            for piece in wire.encode(0, message):
+                self._control.sendall(piece)
+        except OSError:
+            self.die()
+
+    # ------------------------------------------------------------------ what workers do
+
+    def _read(self, child: _Child) -> None:
+        """Keep the tail of what a worker writes to stderr, and pass it on to ours."""
+        try:
+            data = os.read(child.stderr, PIPE * 4)
+        except BlockingIOError:
+            return
+        if not data:
+            self._selector.unregister(child.stderr)
+            return
+        child.tail += data
+        del child.tail[:-TAIL]
+        # Whoever does not read ours loses, not we.
+        stacks = child.next_step is not None  # those of a call that takes too long: for its error
+        if child.pass_on and not stacks and sum(map(len, self._unwritten)) < TAIL:
+            self._unwritten.append(data)
+
+    def _pass_on(self) -> None:
+        while self._unwritten:
+            if not select.select([], [2], [], 0)[1]:
+                return
+            data = self._unwritten.popleft()
+            if len(data) > PIPE:
+                self._unwritten.appendleft(data[PIPE:])
+            try:
+                os.write(2, data[:PIPE])
+            except OSError:
+                self._unwritten.clear()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        while self._children:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None:
+                self._report(child, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+
+    def _report(self, child: _Child, status: int, peak: int) -> None:
+        _kill_group(child.pid, signal.SIGKILL)  # what its tasks started goes with it
+        with contextlib.suppress(KeyError):
+            while child.stderr in self._selector.get_map():
+                before = len(child.tail)
+                self._read(child)
+                if len(child.tail) == before:
+                    break
+            self._selector.unregister(child.stderr)
+        os.close(child.stderr)
+        running = _present_call(child) > 0
+        records, begun = child.journal.read()
+        printed = child.journal.text.read() if running else b""
+        child.journal.memory.close()
+        text = bytes(child.tail[-REPORTED:]).decode("utf-8", "replace")
+        values = (Payload(records), Payload(printed))
+        if status == -signal.SIGKILL and not child.reason:
+            before, self._oom_kills = self._oom_kills, _oom_kills()
+            if self._oom_kills > before:
+                child.reason = OOM
+        peak *= MAXRSS_UNIT
+        self._tell(Exited(child.number, status, begun, child.reason, peak, text, values))
+
+
+def _present_call(child: _Child) -> int:
+    """The number of the call that a worker runs; 0: none."""
+    records, begun = child.journal.read()
+    return begun if pickling.last_answered(Payload(records)) < begun else 0
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process has resident; 0: not known."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
+def _oom_kills() -> int:
+    """How often the kernel has killed something in our control group since memory ran out."""
+    try:
+        with open("/proc/self/cgroup") as file:
+            path = next(line.split("::", 1)[1].strip() for line in file if "::" in line)
+        for name in (f"/sys/fs/cgroup{path}", "/sys/fs/cgroup"):
+            with contextlib.suppress(OSError), open(f"{name}/memory.events") as events:
+                return sum(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
+        with open("/sys/fs/cgroup/memory/memory.oom_control") as events:
+            return sum(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
+    except (OSError, StopIteration, ValueError):
+        return 0
+
+
+def _kill_group(pid: int, number: int) -> None:
+    """Signal a worker and what it started: each worker leads a session of its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal) -> Worker:
+    """In a new worker process: become one."""
+    os.setsid()  # a Ctrl-C in the terminal is the client's business
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # Not SIG_IGN, which the children of a task would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(stderr, 2)
+    if not setup["pass_on"]:
+        os.dup2(stderr, 1)
+    os.close(null)
+    os.close(stderr)
+    for name, value in setup["environ"].items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _share_cpus(setup["threads"], setup["beside"])
+    with contextlib.suppress(OSError):
+        os.chdir(setup["cwd"])
+    faulthandler.enable(file=2)
+    faulthandler.register(DUMP, file=2)
+    return Worker(socket.socket(fileno=descriptor), journal)
+
+
+def _share_cpus(threads: int | None, beside: int) -> None:
+    """Tell numerical libraries how many threads to use, unless the user has told them."""
+    count = max(1, CPUS // beside) if threads is None else threads
+    if count:
+        for name in THREADS:
+            kind = "MAXIMUM" if name == "VECLIB" else "NUM"
+            os.environ.setdefault(f"{name}_{kind}_THREADS", str(count))
+
+
+def main() -> None:
+    """Entry point of the agent process: its stdin is the stream to the client."""
+    parent = int(sys.argv[1])
+    control = socket.socket(fileno=os.dup(0))
+    os.set_inheritable(control.fileno(), False)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    gc.enable()
+    worker = Agent(control, parent).serve()
+    if worker is None:
+        os._exit(0)  # nothing of ours needs an orderly end, and that takes 10 ms
+    worker.run()

@@ -1,0 +1,119 @@
+"""The command line: `sleighexec server`, `sleighexec ws …`; also `python -m sleighexec`."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import signal
+import sys
+import threading
+from typing import Any
+
+from sleighexec import __version__
+from sleighexec.errors import SleighError
+from sleighexec.standalone import WorkspaceServer
+from sleighexec.workspace import DICT, NetWorkSpace, NwsServer
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser(prog="sleighexec", description="Workspaces for tasks and people.")
+    top.add_argument("--version", action="version", version=f"sleighexec {__version__}")
+    commands = top.add_subparsers(dest="command", required=True)
+
+    server = commands.add_parser("server", help="run a workspace server until it is interrupted")
+    server.add_argument(
+        "--bind",
+        default="unix",
+        metavar="WHERE",
+        help="unix (default), the path of a Unix socket, or a loopback HOST:PORT",
+    )
+    server.add_argument("--json", action="store_true", help="print the URL as JSON")
+    server.add_argument(
+        "--max-bytes", type=int, metavar="N", help="of all values (default: half of the memory)"
+    )
+    server.add_argument(
+        "--max-connections", type=int, metavar="N", help="of clients (default: 10000)"
+    )
+
+    ws = commands.add_parser("ws", help="look into the workspaces of a server")
+    ws.add_argument("--url", help="of the server; default: the Unix socket of this user")
+    ws.add_argument("--json", action="store_true", help="print for a program to read")
+    verbs = ws.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("list", help="the workspaces")
+    for verb, text in (("vars", "the variables of a workspace"), ("delete", "delete a workspace")):
+        verbs.add_parser(verb, help=text).add_argument("workspace")
+    for verb, text in (
+        ("store", "store a Python literal, or else text"),
+        ("fetch", "take a value"),
+        ("find", "look at a value"),
+    ):
+        sub = verbs.add_parser(verb, help=text)
+        sub.add_argument("workspace")
+        sub.add_argument("variable")
+        if verb == "store":
+            sub.add_argument("value")
+        else:
+            sub.add_argument("--timeout", type=float, metavar="SECONDS")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; its exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        return _server(options) if options.command == "server" else _workspace(options)
+    except (SleighError, OSError, ValueError) as error:
+        print(f"sleighexec: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _server(options: argparse.Namespace) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    limits = {"max_bytes": options.max_bytes, "max_connections": options.max_connections}
+    with WorkspaceServer(options.bind, **limits) as server:
+        text = json.dumps({"url": server.url}) if options.json else f"serving at {server.url}"
+        print(text, flush=True)
+        stop.wait()
+    return 0
+
+
+def _workspace(options: argparse.Namespace) -> int:
+    with NwsServer(url=options.url or "unix") as server:
+        if options.verb == "list":
+            _show(options, server.listWss(DICT), server.listWss)
+            return 0
+        if options.verb == "delete":
+            server.deleteWs(options.workspace)
+            return 0
+        store = options.verb == "store"
+        # What is stored by hand stays when this command ends.
+        workspace = NetWorkSpace(options.workspace, server=server, useUse=True, create=store)
+        if options.verb == "vars":
+            _show(options, workspace.listVars(format=DICT), workspace.listVars)
+        elif store:
+            workspace.store(options.variable, _literal(options.value))
+        else:
+            look = workspace.fetch if options.verb == "fetch" else workspace.find
+            value = look(options.variable, timeout=options.timeout)
+            print(json.dumps(value, default=repr) if options.json else repr(value))
+    return 0
+
+
+def _show(options: argparse.Namespace, table: dict[str, Any], text: Any) -> None:
+    if options.json:
+        print(json.dumps(table))
+    elif table:
+        print(text().rstrip("\n"))
+
+
+def _literal(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,216 @@
+"""One socket to a server, for any number of threads at once.
+
+Requests are numbered and replies carry the number, so that nobody waits for anybody else's reply.
+There is no reader thread: of the threads that wait, one reads, and hands the others what is
+theirs; so a lone request costs no thread switch.
+
+    thread A  call() ─ send ─ wait ─┐ reads for all ─▶ replies by number ─▶ wakes B, C
+    thread B  call() ─ send ─ wait ─┘ sleeps until its reply is there or nobody reads
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sleighexec import wire
+from sleighexec.errors import ConnectionLostError, ProtocolError
+from sleighexec.messages import Abandon, Fetch, GiveBack, Reply, Request, Settle, Values
+
+ONE_WAY = 0  # the tag of what needs no reply
+
+
+class SocketConnection:
+    """A connection to a server. Thread-safe; not usable in a forked child."""
+
+    local = False
+
+    def __init__(self, sock: socket.socket, name: str = "", *, interruptible: bool = True) -> None:
+        """`interruptible`: a signal handler may raise in a thread that waits here."""
+        sock.setblocking(True)
+        self._socket, self._name = sock, name
+        self.space = ""  # the identity of an executor's space: of a worker's connection only
+        self._interruptible = interruptible
+        self._decoder = wire.Decoder()
+        self._sending = threading.Lock()  # one frame after the other
+        self._state = threading.Condition(threading.Lock())  # guards all below
+        self._reading = False
+        self._replies: dict[int, Reply] = {}
+        self._abandoned: set[int] = set()
+        self._lost: BaseException | None = None
+        self._tags = itertools.count(1)
+        self.on_message: Callable[[Any], None] = lambda message: None  # what nobody asked for
+
+    def __str__(self) -> str:
+        return self._name
+
+    @property
+    def closed(self) -> bool:
+        return self._lost is not None
+
+    @property
+    def sending(self) -> bool:
+        """Whether a thread sends right now: it may be the one that asks, in a signal handler."""
+        return self._sending.locked()
+
+    def call(self, request: Request) -> Reply:
+        """The reply to a request; blocks as long as the request does.
+
+        Raises:
+            ConnectionLostError: The server went away while waiting.
+        """
+        fetch = isinstance(request, Fetch) and not request.lend
+        if isinstance(request, Fetch):
+            request.lend = True  # until we say that it has arrived
+        tag = self.post(request)
+        try:
+            reply = self.wait(tag)
+        except ConnectionLostError:
+            raise
+        except BaseException:
+            self._give_up(tag)
+            raise
+        assert reply is not None
+        if fetch and type(reply) is Values:
+            self.post(Settle(reply.loan, len(reply.values)), ONE_WAY)
+        return reply
+
+    def post(self, message: Any, tag: int | None = None) -> int:
+        """Send a message without waiting; the tag to wait for its reply with."""
+        if tag is None:
+            tag = self.next_tag()
+        self.send(wire.encode(tag, message))
+        return tag
+
+    def next_tag(self) -> int:
+        """A number for one request."""
+        return next(self._tags)
+
+    def send(self, pieces: list[Any]) -> None:
+        """Send whole frames."""
+        try:
+            with self._sending:
+                if len(pieces) == 1:
+                    self._socket.sendall(pieces[0])
+                    return
+                pieces = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
+                while pieces:
+                    sent = self._socket.sendmsg(pieces[:512])
+                    while pieces and sent >= pieces[0].nbytes:
+                        sent -= pieces.pop(0).nbytes
+                    if sent:
+                        pieces[0] = pieces[0][sent:]
+        except OSError as error:
+            raise self._lose(error) from error
+
+    def wait(self, tag: int, stop: Callable[[], bool] | None = None) -> Reply | None:
+        """The reply with this tag; None as soon as `stop()` is true after a message came.
+
+        Raises:
+            ConnectionLostError: The server went away.
+        """
+        while True:
+            with self._state:
+                while True:
+                    if tag in self._replies:
+                        return self._replies.pop(tag)
+                    if self._lost is not None:
+                        raise ConnectionLostError(*self._lost.args) from self._lost
+                    if stop is not None and stop():
+                        return None
+                    if not self._reading:
+                        break
+                    self._state.wait()
+                self._reading = True
+            self._read_as_leader()
+
+    def ready(self, tag: int) -> bool:
+        """Whether the reply with this tag is there."""
+        with self._state:
+            return tag in self._replies
+
+    def take(self, tag: int) -> Reply | None:
+        """The reply with this tag if it is there."""
+        with self._state:
+            return self._replies.pop(tag, None)
+
+    def pump(self, seconds: float) -> None:
+        """Wait until a message comes, whoever reads it, or `seconds` have passed.
+
+        For a thread that watches over a busy one.
+
+        Raises:
+            ConnectionLostError: The server went away, or a task closed our socket.
+        """
+        with self._state:
+            if self._lost is not None:
+                raise ConnectionLostError(*self._lost.args)
+            if self._reading:
+                self._state.wait(seconds)
+                return
+            self._reading = True
+        self._read_as_leader(seconds)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Leave; blocked calls of other threads end with ConnectionLostError."""
+        self._lose(ConnectionLostError("the connection was closed"))
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _read_as_leader(self, seconds: float | None = None) -> None:
+        messages: list[tuple[int, Any]] = []
+        try:
+            # A Ctrl-C is to come while nothing has been read yet.
+            if (self._interruptible or seconds is not None) and not select.select(
+                [self._socket], [], [], seconds
+            )[0]:
+                return
+            count = self._socket.recv_into(self._decoder.buffer())
+            if count == 0:
+                raise ConnectionLostError("the server closed the connection")
+            messages = self._decoder.received(count)
+        except (OSError, ValueError, ProtocolError) as error:
+            self._lose(error)
+        finally:
+            with self._state:
+                self._reading = False
+                for tag, message in messages:
+                    self._file(tag, message)
+                self._state.notify_all()
+
+    def _file(self, tag: int, message: Any) -> None:
+        if tag == ONE_WAY:
+            self.on_message(message)
+        elif tag in self._abandoned:
+            self._abandoned.discard(tag)
+            if type(message) is Values and message.loan:
+                self.post(GiveBack(message.loan, len(message.values)), ONE_WAY)
+        else:
+            self._replies[tag] = message
+
+    def _give_up(self, tag: int) -> None:
+        """Nobody waits for this reply any more; a value that comes all the same goes back."""
+        with self._state:
+            reply = self._replies.pop(tag, None)
+            if reply is None:
+                self._abandoned.add(tag)
+        if reply is None:
+            self.post(Abandon(tag), ONE_WAY)
+        elif type(reply) is Values and reply.loan:
+            self.post(GiveBack(reply.loan, len(reply.values)), ONE_WAY)
+
+    def _lose(self, error: BaseException) -> ConnectionLostError:
+        with self._state:
+            if self._lost is None:
+                self._lost = ConnectionLostError(f"the server went away: {error}")
+            self._state.notify_all()
+            return ConnectionLostError(*self._lost.args)

@@ -1,0 +1,1 @@
+"""Engines: run these tasks on workers you know."""

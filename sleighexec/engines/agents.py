@@ -1,0 +1,199 @@
+"""The client's end of an agent: start it, have it start workers, signal them, let it end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sleighexec import wire
+from sleighexec.errors import HostError
+from sleighexec.launchers.base import Handle, Launcher, RemoteLauncher
+from sleighexec.messages import KillCall, Signal, Start, StopAgent, Watch
+from sleighexec.server import Connection, Server
+
+LAUNCH_SECONDS = 60.0  # for a launched agent to answer
+LEAST_PAUSE, MOST_PAUSE = 0.01, 0.5  # seconds between its looks at calls with limits
+MEMORY_PAUSE = 0.05  # where one is of memory, which can be filled fast
+AGENT_SECONDS = 5.0  # for the agent to read what it is told, and to end after its last worker
+
+
+class AgentLink:
+    """An agent that was started, and the connection to it. Used under the server's lock.
+
+    Raises:
+        OSError: It could not be started.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        launcher: Launcher,
+        hear: Callable[[Connection, int, Any], None],
+        lost: Callable[[Connection], None],
+        timeout: float | None = None,
+        delay: float = 0,
+    ) -> None:
+        """`timeout`: seconds for a host to come; None: the usual. `delay`: seconds before that."""
+        package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        # This very sleighexec; nothing that lies beside it may hide the standard library.
+        # Collecting garbage while modules are loaded finds none: the agent begins with it later.
+        boot = (
+            "import gc, sys; gc.disable(); "
+            f"sys.path[:] = [{package!r}, *filter(None, sys.path)]; import sleighexec; "
+            "del sys.path[0]; from sleighexec.agent import main; main()"
+        )
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        command = [sys.executable, *flags, "-c", boot, str(os.getpid())]
+        self._environ = dict(os.environ)
+        self._timeout = LAUNCH_SECONDS if timeout is None else timeout
+        self._handle: Handle
+        self._remote = isinstance(launcher, RemoteLauncher)
+        self.failure: HostError | None = None  # after its end: what went wrong on its host
+        if isinstance(launcher, RemoteLauncher):
+            self._handle = launcher.launch(command, {}, timeout=self._timeout, delay=delay)
+        else:
+            self._handle = launcher.launch(command, {})
+        # While the agent comes up: at interpreter exit it would be too late to import this.
+        import sleighexec.broken  # noqa: F401
+
+        self._connection = server.connect(self._handle.stream, hear, lost)
+        self._pause = MOST_PAUSE
+        self._connection.deadline = time.monotonic() + delay + self._timeout
+        if self._remote:
+            self._connection.deadline += 1  # the launcher itself sees it first, and knows more
+
+    def heard(self) -> None:
+        """It has answered: it lives."""
+        self._pause = MOST_PAUSE
+        self._connection.deadline = None
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has never answered."""
+        return self._connection.deadline is not None
+
+    def start_worker(
+        self, number: int, threads: int | None, beside: int, *, pass_on: bool
+    ) -> socket.socket:
+        """Have it start a worker; our end of that worker's connection.
+
+        `threads`: for numerical libraries; None: its part of the CPUs, as one of `beside` workers.
+        `pass_on`: what it writes to stdout and stderr, to ours.
+        """
+        ours, theirs = socket.socketpair()
+        setup: dict[str, Any] = {"cwd": ".", "environ": {}}  # as the agent has it
+        if not self._remote:
+            setup = {"cwd": _cwd(), "environ": _changed(self._environ, os.environ)}
+        setup |= {"threads": threads, "beside": beside, "pass_on": pass_on}
+        frame = b"".join(wire.encode(0, Start(number, json.dumps(setup))))
+        try:
+            with theirs:
+                _send_with_descriptor(self._connection.socket, frame, theirs.fileno())
+        except OSError as error:
+            if self._remote:  # it has just ended: the server will hear of it, and say why
+                return ours
+            ours.close()
+            with contextlib.suppress(TimeoutError):
+                status = self._handle.wait(1)
+                text = f"the launched command ended with status {status}"
+                raise ConnectionResetError(text) from error
+            raise
+        return ours
+
+    def signal(self, number: int, worker: int = 0) -> None:
+        """Have it send a signal to a worker, or to all."""
+        self._connection.send(0, Signal(worker, number))
+        if number == signal.SIGKILL and self.silent:  # perhaps it is no agent at all
+            self._handle.kill()
+
+    def kill(self, worker: int = 0) -> None:
+        """Have it kill a worker, or all, and what they started."""
+        self.signal(signal.SIGKILL, worker)
+
+    def kill_call(self, worker: int, call: int) -> None:
+        """Have it kill a worker if that runs its call of this number right now."""
+        self._connection.send(0, KillCall(worker, call))
+
+    def watch(self, limits: tuple[float, int]) -> None:
+        """Have it look often enough for calls with these limits."""
+        seconds, size = limits
+        pause = min(seconds / 10 if seconds else MEMORY_PAUSE, MEMORY_PAUSE if size else seconds)
+        pause = min(max(pause, LEAST_PAUSE), MOST_PAUSE)
+        if pause < self._pause:
+            self._pause = pause
+            self._connection.send(0, Watch(pause))
+
+    def stop(self) -> None:
+        """Let it end when it has no workers any more."""
+        self._connection.send(0, StopAgent())
+
+    def reap(self) -> str:
+        """It has hung up, or was given up: see that it ends. What became of it, in words."""
+        deadline = self._connection.deadline
+        given_up = deadline is not None and time.monotonic() >= deadline
+        try:
+            # Who has hung up is ending: its pipes close a moment before its status is there.
+            status = self._handle.wait(0 if given_up else AGENT_SECONDS)
+        except TimeoutError:
+            self._handle.kill()
+            with contextlib.suppress(TimeoutError):  # a name that is looked up cannot be stopped
+                self._handle.wait(AGENT_SECONDS if self._remote else None)
+            text = f"did not answer within {self._timeout:.0f} s"
+        else:
+            text = f"ended with status {status}"
+        self.failure = getattr(self._handle, "failure", None)
+        return text
+
+    def wait_settled(self, deadline: float) -> bool:
+        """Wait until there is an agent on the host; False: there is none, or not in time.
+
+        Only for a remote launcher's, and without the lock.
+        """
+        link: Any = self._handle
+        link.settled.wait(max(0.0, deadline - time.monotonic()))
+        return bool(link.settled.is_set() and not link.ended)
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return "/"
+
+
+def _changed(before: dict[str, str], now: Mapping[str, str]) -> dict[str, str | None]:
+    """What must be set (or, None, removed) to come from one environment to the other."""
+    changes: dict[str, str | None] = {k: v for k, v in now.items() if before.get(k) != v}
+    changes.update((k, None) for k in before if k not in now)
+    return changes
+
+
+def _send_with_descriptor(sock: socket.socket, frame: bytes, descriptor: int) -> None:
+    """Send a small frame and a descriptor; the agent always reads, so this does not block long."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
+    while True:
+        try:
+            sent = sock.sendmsg([frame], rights)
+            break
+        except BlockingIOError:
+            _wait_writable(sock)
+    while sent < len(frame):
+        try:
+            sent += sock.send(frame[sent:])
+        except BlockingIOError:
+            _wait_writable(sock)
+
+
+def _wait_writable(sock: socket.socket) -> None:
+    if not select.select([], [sock], [], AGENT_SECONDS)[1]:
+        raise OSError("the agent does not answer")

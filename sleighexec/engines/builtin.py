@@ -1,0 +1,1103 @@
+"""The engine at home: tasks are values in a space of this process, workers fetch them.
+
+    put(task) ─▶ Space: store "task" ─▶ a waiting worker, on loan ─▶ pack: one frame for all
+    worker ─▶ Results: outcomes in the order of its loans ─▶ loan settled ─▶ Task.deliver
+    worker's end ─▶ agent: Exited with its journal ─▶ results in it delivered, the call that had
+                    begun lost or tried again, everything else first in line again ─▶ new worker
+
+A worker is started when a task waits and nobody is there to take it. What is meant for one worker
+waits in the mailbox of its rank, which it looks into first. Everything here happens under the
+server's lock; what may run a user's code is deferred to the serving thread without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sleighexec import payload as pickling
+from sleighexec import records, wire
+from sleighexec.access import embedded
+from sleighexec.engines.agents import AgentLink
+from sleighexec.engines.base import Prepared
+from sleighexec.engines.outcomes import Outcome, deliver
+from sleighexec.engines.places import Places
+from sleighexec.engines.processes import WorkerProcess
+from sleighexec.errors import ExecutorError, ForkedProcessError, HostError
+from sleighexec.functions import FunctionTable, Known, places_of
+from sleighexec.launchers.base import Launcher, RemoteLauncher
+from sleighexec.messages import (
+    Exited,
+    Fetch,
+    GiveBack,
+    Join,
+    Leave,
+    Need,
+    Nothing,
+    Open,
+    Opened,
+    Payload,
+    Report,
+    Results,
+    SetupFailed,
+    Started,
+    Values,
+    Welcome,
+)
+from sleighexec.output import CAPTURE, PASS
+from sleighexec.server import Connection, LocalConnection, Server
+from sleighexec.space import Loan, Space, Variable
+from sleighexec.task import BATCH_BYTES, Loss, Task, WorkerInfo
+from sleighexec.worker import TASKS, mailbox
+
+LAST_LINES = 50  # of what a worker wrote to its stderr, in the report of its end
+MAX_FAILED_STARTS = 5  # workers in a row that ended before they worked: then the pool is broken
+START_PAUSE = 0.1  # seconds before the next one, after the second of them; then twice as long
+
+log = logging.getLogger("sleighexec")
+output_log = logging.getLogger("sleighexec.output")
+
+_engines: weakref.WeakSet[BuiltinEngine] = weakref.WeakSet()
+
+
+class _Worker:
+    """A worker as the engine sees it: starting ──its first Fetch──▶ ready ──Exited──▶ forgotten."""
+
+    def __init__(
+        self, number: int, rank: int, host: str, connection: Connection, functions: FunctionTable
+    ) -> None:
+        self.number, self.rank, self.connection = number, rank, connection
+        self.pid: int | None = None
+        self.host = host
+        self.ready = False
+        self.system = self.python = ""
+        self.told_to_leave = False
+        self.idle_since = 0.0  # on the monotonic clock, if it is idle
+        self.gone = False
+        self.answered = 0  # number of its last call whose outcome came
+        self.known = Known(functions)
+        self.process: WorkerProcess | None = None
+
+    def whereabouts(self) -> tuple[int, int | None, str]:
+        """Rank, process id and host."""
+        return self.rank, self.pid, self.host
+
+
+class _Sticky:
+    """A call that every worker makes once: by its task in the mailbox, or while it prepares."""
+
+    def __init__(self, prepared: Prepared, tasks: Sequence[Task]) -> None:
+        self.prepared = prepared
+        self._tasks = [weakref.ref(task) for task in tasks]
+
+    def waits_in(self, box: Variable) -> bool:
+        """Whether its task is in a mailbox still."""
+        return any(task() is value for task in self._tasks for value in box.values)
+
+
+class BuiltinEngine:
+    """See `sleighexec.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        launchers: Sequence[Launcher],
+        functions: FunctionTable,
+        *,
+        initializer: Prepared | None,
+        max_tasks_per_child: int | None,
+        idle_timeout: float | None,
+        on_crash: str,
+        capture_output: bool,
+        capture_logging: bool,
+        output: str | Callable[[int, str], object],
+        inner_threads: int | None,
+        workspaces: Sequence[str],
+        url: str | None,
+        on_end: Callable[[], None],
+        name: str,
+        start_timeout: float | None = None,
+    ) -> None:
+        """See SleighExecutor.
+
+        `launchers`: where the worker of each rank lives; equal ones share an agent. `workspaces`:
+        names of the one that the system uses and of the one that is the user's,
+        in the space of this process or of the server at `url`. `on_end`: called at the very end.
+        `start_timeout`: seconds for an agent to come; None: the usual.
+        """
+        self.max_workers = self._unmanned = len(launchers)
+        self.forked = self.stop_at_exit = False
+        self.broken: BaseException | None = None
+        # The places of all ranks that there ever were: those from max_workers on are to leave.
+        self._places, self._functions = Places(launchers), functions
+        self._start_timeout = start_timeout
+        self._max_tasks, self._capture = max_tasks_per_child, capture_output
+        self._inner_threads, self._idle_timeout = inner_threads, idle_timeout
+        self._capture_logging, self._output = capture_logging, output
+        self._break_on_crash = on_crash == "break"
+        self.server = Server(
+            Space(divide=_divide, size=_size, choose=_choose), name=f"{name}-server"
+        )
+        self.server.after_round = self._after_round
+        self.server.on_time = self._on_time
+        self.server.on_failure = self._fail
+        self.server.idle = self._is_idle
+        self.connection = LocalConnection(self.server)
+        embedded[self.connection.space] = self.connection
+        space = self.server.space
+        self._private = space.private_workspace()
+        self._tasks = space.variable(self._private, TASKS)
+        self._ranked: dict[int, Variable] = {}  # tasks by priority, highest first; 0 is in _tasks
+        self._boxes: list[Variable] = []
+        self._add_boxes()
+        self._sticky = [_Sticky(initializer, ())] if initializer is not None else []
+        self._url, self._on_end = url, on_end
+        self.workspaces: list[tuple[str, int]] = []  # names, and numbers in our own space
+        for workspace_name in workspaces:
+            [(_, _, opened)] = space.apply(self, 0, Open(workspace_name, own=False), 0)
+            assert type(opened) is Opened
+            self.workspaces.append((workspace_name, opened.workspace))
+        self._held: dict[Task, None] = {}  # tasks that wait for others to end
+        self._workers: dict[int, _Worker] = {}  # by number
+        self._numbers = iter(range(1, 2**62))
+        self._agents: dict[Launcher, AgentLink] = {}
+        self._failed_starts = 0
+        self._start_at = 0.0  # not before that time, after failed starts; 0: at once
+        self._closing = self._abandoned = self._killing = False
+        self._ended = threading.Event()
+        self._pids = threading.Condition(self.server.lock.inner)  # a worker got its pid, or ended
+        _engines.add(self)
+
+    # ------------------------------------------------------------------ what the executor calls
+
+    def put(self, tasks: Sequence[Task]) -> None:
+        if self._all_busy():
+            # Nobody to hand them to: no lock is needed to line them up, so that who submits does
+            # not wait for who serves. We append, then look again; a worker that comes to wait
+            # registers, then looks again (_hear_worker); an end is announced, then looks.
+            self._tasks.values.extend(tasks)
+            if self._all_busy():
+                if self.server.parked:
+                    self.server.attend()
+                return
+            with self.server.lock:
+                late = self._serve_late()
+            for task in late:
+                task.fail(self._broken_error if self.broken is not None else _shut_down)
+            return
+        with self.server.lock:
+            self._check_open()
+            effects = self.server.space.put(self._tasks, tasks)
+            if effects:
+                self.server.dispatch(effects)
+            if self._tasks.values and self._unmanned:
+                self._scale()
+
+    def put_ranked(self, tasks: Sequence[Task], priority: int) -> None:
+        with self.server.lock:
+            self._check_open()
+            self._line_up(tasks, priority)
+
+    def _line_up(self, tasks: Sequence[Task], priority: int) -> None:
+        """Put tasks under the lock, even if no more are taken from outside."""
+        variable = self._variable_of(priority) if priority else self._tasks
+        self.server.dispatch(self.server.space.put(variable, tasks))
+        self._scale()
+
+    def hold(self, task: Task) -> None:
+        with self.server.lock:
+            self._check_open()
+            self._held[task] = None
+        self.server.start()
+
+    def put_held(self, task: Task, priority: int) -> None:
+        with self.server.lock:
+            if self._held.pop(task, self) is None:
+                self._line_up((task,), priority)
+
+    def drop_held(self, task: Task, error: Callable[[], BaseException] | None = None) -> None:
+        with self.server.lock:
+            if self._held.pop(task, self) is None:
+                if error is not None:
+                    self.server.defer(task.fail, error)
+                self.server._wake()  # perhaps it was the last that we waited for
+
+    def put_each(self, tasks: Sequence[Task], sticky: Prepared | None = None) -> None:
+        with self.server.lock:
+            self._check_open()
+            if sticky is not None:
+                self._sticky.append(_Sticky(sticky, tasks))
+            for box, task in zip(self._boxes, tasks):
+                self.server.dispatch(self.server.space.put(box, (task,)))
+            for launcher in self._places.given_up:
+                self._fail_boxes(launcher)
+            self._scale()
+
+    def unstick(self, sticky: Prepared) -> None:
+        with self.server.lock:
+            self._sticky = [each for each in self._sticky if each.prepared is not sticky]
+
+    def resize(self, max_workers: int) -> None:
+        with self.server.lock:
+            self._check_open()
+            self.max_workers = max_workers
+            launchers = self._places.launchers
+            launchers += launchers[-1:] * (max_workers - len(launchers))
+            self._add_boxes()
+            self._count_unmanned()
+            for worker in self._workers.values():
+                idle = not worker.told_to_leave and self._state_of(worker) == "idle"
+                if idle and worker.rank >= self.max_workers:
+                    self._send_away(worker)
+            self._scale()
+
+    def start(self) -> None:
+        with self.server.lock:
+            self._check_open()
+            self._scale(everybody=True)
+
+    def kill(self, whom: Any) -> bool:
+        found = False
+        with self.server.lock:
+            for worker in self._workers.values():
+                call = worker.answered + 1
+                for task in [task for loan in self._loans(worker) for task in loan.values]:
+                    position = task.position(whom)
+                    if position is not None and (agent := self._agent_of(worker)) is not None:
+                        found = True
+                        agent.kill_call(worker.number, call + position)
+                    call += task.size()
+        return found
+
+    def _all_busy(self) -> bool:
+        """Whether there is nothing to do for a task but to line it up. Asked without the lock."""
+        return (
+            not self._tasks.fetchers
+            and not self._unmanned
+            and not (self._closing or self.forked or self.broken is not None)
+        )
+
+    def _serve_late(self) -> list[Task]:
+        """Something has changed while tasks were lined up without the lock. Under it.
+
+        The tasks for which it is too late.
+        """
+        if self.broken is not None or self._ended.is_set():
+            return self._take_waiting()
+        self.server.dispatch(self.server.space.serve(self._tasks))
+        self._scale()
+        return []
+
+    def _is_idle(self) -> bool:
+        return not (
+            self.server.space.loan_count
+            or self._tasks.values
+            or self.connection.waiting
+            or self._any_ranked()
+        ) and all(worker.ready for worker in self._workers.values())
+
+    def _check_open(self) -> None:
+        if self.forked:
+            raise ForkedProcessError(
+                "this executor belongs to the parent process; make a new one in this process"
+            )
+        if self.broken is not None:
+            raise self._broken_error()
+        if self._closing:
+            raise _shut_down()
+
+    def shutdown(self, *, cancel: bool = False) -> None:
+        with self.server.lock:
+            if self.forked:
+                return
+            self._closing = True
+            if cancel:
+                # As in the standard library, what a worker is being started for counts as begun.
+                # Not so a host that has not answered: that can take long.
+                starting = sum(not w.ready and not self._is_far(w) for w in self._workers.values())
+                self._withdraw_waiting(spare=starting)
+            if not self._agents and not self._workers and not self._held:
+                self._end()
+            else:
+                self.server._wake()
+
+    def join(self) -> None:
+        if self.forked:
+            return
+        if self.in_loop():  # a callback shuts its own executor down: it cannot wait for itself
+            return
+        self._ended.wait()
+        self.server.close()
+
+    def abandon(self) -> None:
+        """The executor was collected: shut down, from whatever place the collector ran in."""
+        self._abandoned = True
+        if self.server.started:
+            self.server._wake()
+        else:  # nothing was ever submitted
+            self._end()
+
+    def signal_workers(self, number: int) -> None:
+        with self.server.lock:
+            self._killing = True
+            for agent in self._agents.values():
+                agent.signal(number)
+
+    def stop(self) -> None:
+        with self.server.lock:
+            if any(self._state_of(worker) != "idle" for worker in self._workers.values()):
+                self.signal_workers(signal.SIGKILL)
+        self.shutdown(cancel=True)
+
+    def workers(self) -> list[WorkerInfo]:
+        with self.server.lock:
+            return [
+                WorkerInfo(w.rank, w.pid, w.host, self._state_of(w), w.answered, w.system, w.python)
+                for w in sorted(self._workers.values(), key=lambda w: w.rank)
+            ]
+
+    def processes(self) -> Mapping[int, WorkerProcess]:
+        self.attend()
+        with self._pids:
+            self._pids.wait_for(
+                lambda: all(w.process is not None for w in self._workers.values()), timeout=10
+            )
+            found = [w.process for w in self._workers.values() if w.process is not None]
+            return {process.pid: process for process in found}
+
+    def in_loop(self) -> bool:
+        return self.server.in_loop()
+
+    def serve_until(self, condition: Callable[[], bool], deadline: float | None) -> None:
+        self.server.serve_until(condition, deadline)
+
+    def attend(self) -> None:
+        self.server.attend()
+
+    def forget(self) -> None:
+        """In a forked child: let go of everything without a word to the others."""
+        self.forked = True
+        self.server.forget()
+
+    # ------------------------------------------------------------------ workers come
+
+    def _scale(self, *, everybody: bool = False) -> None:
+        """Start workers for tasks that nobody is there to take, or all. Under the lock."""
+        if self.broken is not None or (self._abandoned and not self._waiting()):
+            return
+        if self._ranked:
+            self._serve_ranked()
+        if self._start_at:
+            if self._start_at > time.monotonic():
+                self.server.wake_by(self._start_at)
+                return
+            self._start_at = 0.0
+        taken = {worker.rank for worker in self._workers.values()}
+        # Those that are to leave come once more for what is in their mailboxes.
+        free = [
+            rank
+            for rank in self._places.usable()
+            if rank not in taken and (rank < self.max_workers or self._boxes[rank].values)
+        ]
+        if not everybody:
+            starting = sum(not w.ready for w in self._workers.values())
+            wanted = sum(
+                _size(value)
+                for variable in (self._tasks, *self._ranked.values())
+                for value in _first(variable.values, self.max_workers)
+            )
+            first = free[: max(wanted - starting, 0)]
+            free = [rank for rank in free if rank in first or self._boxes[rank].values]
+        for rank in free:
+            try:
+                self._start_worker(rank)
+            except OSError as error:
+                agent = self._agents.get(self._places.launchers[rank])
+                if isinstance(error, ConnectionError) and agent is not None and not agent.silent:
+                    return  # it has died after all: when that is heard, another one is started
+                self._break(f"a worker could not be started: {error}", error)
+                return
+
+    def _start_worker(self, rank: int) -> None:
+        launcher = self._places.launchers[rank]
+        agent = self._agents.get(launcher)
+        if agent is None:
+            agent = self._start_agent(launcher)
+        self.server.start()
+        number = next(self._numbers)
+        ranks = self._places.ranks(launcher)
+        beside = max(sum(each < self.max_workers for each in ranks), 1)
+        ours = agent.start_worker(number, self._inner_threads, beside, pass_on=self._output == PASS)
+        connection = self.server.connect(ours, self._hear_worker, self._lost_connection)
+        host = self._places.host(rank, os.uname().nodename)
+        worker = _Worker(number, rank, host, connection, self._functions)
+        connection.worker = worker  # type: ignore[attr-defined]
+        connection.pack = lambda values: self._pack(worker, values)
+        self._workers[number] = worker
+        self._count_unmanned()
+
+    def _count_unmanned(self) -> None:
+        """Workers have come or gone, or may be more or less: how many ranks have none."""
+        manned = {worker.rank for worker in self._workers.values()}
+        wanted = [rank for rank in self._places.usable() if rank < self.max_workers]
+        self._unmanned = sum(rank not in manned for rank in wanted)
+
+    def _add_boxes(self) -> None:
+        for rank in range(len(self._boxes), len(self._places.launchers)):
+            self._boxes.append(self.server.space.variable(self._private, mailbox(rank)))
+
+    def _start_agent(self, launcher: Launcher) -> AgentLink:
+        agent = self._agents[launcher] = AgentLink(
+            self.server,
+            launcher,
+            self._hear_agent,
+            lambda _: self._lost_agent(launcher),
+            self._start_timeout,
+            self._places.pause(launcher),
+        )
+        return agent
+
+    def gather(self, least: int, timeout: float) -> None:
+        """Before anything else: wait for the hosts, and begin with those that come in time.
+
+        Raises:
+            PoolBrokenError: There are places for fewer than `least` workers.
+        """
+        deadline = time.monotonic() + timeout + 1  # launchers see it first, and know more
+        with self.server.lock:
+            self.server.start()
+            agents = {each: self._start_agent(each) for each in self._places.remote()}
+        absent = [host for host, agent in agents.items() if not agent.wait_settled(deadline)]
+        with self.server.lock:
+            for launcher in absent:
+                agents[launcher].kill()
+        for launcher in absent:  # without the lock: their ends are heard of by the serving thread
+            self._gone_agent(launcher, agents[launcher])
+        with self.server.lock:
+            reasons = []
+            for launcher in agents:
+                self._places.came(launcher)
+            for launcher in absent:
+                self._places.leave_out(launcher)
+                reasons.append(str(agents[launcher].failure or f"{launcher.host}: did not come"))
+            self.max_workers = len(self._places.launchers)
+            del self._boxes[self.max_workers :]
+            self._count_unmanned()
+            if self.max_workers < least:
+                text = f"there are places for {self.max_workers} workers only, not for {least}"
+                self._break("\n".join((text, *reasons)), agents[absent[0]].failure)
+                raise self._broken_error()
+            for reason in reasons:
+                log.warning("sleighexec: begun without %s", reason)
+
+    def _gone_agent(self, launcher: Launcher, agent: AgentLink) -> None:
+        """Wait until an agent that was killed is forgotten."""
+        with self._pids:
+            self._pids.wait_for(lambda: self._agents.get(launcher) is not agent)
+
+    def _agent_of(self, worker: _Worker) -> AgentLink | None:
+        return self._agents.get(self._places.launchers[worker.rank])
+
+    def _is_far(self, worker: _Worker) -> bool:
+        """Whether it is to live on another machine, and nobody there has answered yet."""
+        agent = self._agent_of(worker)
+        remote = isinstance(self._places.launchers[worker.rank], RemoteLauncher)
+        return remote and agent is not None and agent.silent
+
+    def _waiting(self) -> bool:
+        """Whether a task waits for a worker, or for others first."""
+        waits = bool(self._tasks.values) or any(box.values for box in self._boxes)
+        return waits or bool(self._held) or self._any_ranked()
+
+    def _hear_worker(self, connection: Connection, tag: int, message: Any) -> None:
+        worker: _Worker = connection.worker  # type: ignore[attr-defined]
+        kind = type(message)
+        if kind is Results:
+            for payload in message.values:
+                self._answered(worker, payload)
+        elif kind is Fetch and message.workspace == self._private.number:
+            worker.ready = True
+            if not self._killing and self.broken is None:
+                self._fetch(worker, tag, message)
+        elif kind is GiveBack and message.loan in (loan.number for loan in self._loans(worker)):
+            self._give_back(worker, message)
+        elif kind is Report:
+            self.server.defer(self._report, worker.rank, message)
+        elif kind is Join:
+            worker.pid, worker.host = message.pid, message.host
+            worker.system, worker.python = message.system, message.python
+            box = self._boxes[worker.rank]
+            calls = [s.prepared for s in self._sticky if not s.waits_in(box)]
+            self.server.defer(self._welcome, connection, tag, worker, calls)
+        elif kind is SetupFailed:
+            error, _ = pickling.loads_error(message.values[0].head)
+            self._break("the initializer or a sticky call failed in a worker", error)
+        elif kind is Need:
+            launcher = self._places.launchers[worker.rank]
+            if isinstance(launcher, RemoteLauncher):
+                self.server.defer(self._ship, connection, tag, message.module, launcher.ship)
+        else:
+            self.server.apply(connection, tag, message)
+
+    def _ship(self, connection: Connection, tag: int, module: str, ship: Any) -> None:
+        """Send a worker the source of a module, or why not. Without the lock: it reads files."""
+        from sleighexec.engines.shipping import source_for
+
+        reply = source_for(module, ship)
+        with self.server.lock:
+            connection.send(tag, reply)
+
+    def _fetch(self, worker: _Worker, tag: int, message: Fetch) -> None:
+        """A worker asks for tasks: the next ones, or (with a timeout) those behind the present."""
+        if worker.rank >= self.max_workers or worker.told_to_leave:
+            if message.timeout is not None:
+                worker.connection.deliver(tag, Nothing())
+                return
+            if not worker.told_to_leave and self._boxes[worker.rank].values:
+                message.variables = (mailbox(worker.rank),)
+                self.server.apply(worker.connection, tag, message)
+            if not worker.told_to_leave and self._oldest_loan(worker) is None:
+                self._send_away(worker)
+            return
+        if self._ranked:
+            message.variables = self._lines(worker)
+        self.server.apply(worker.connection, tag, message)
+        if self._tasks.fetchers and self._tasks.values:
+            self._serve_late()
+        if self._idle_timeout is not None:
+            worker.idle_since = time.monotonic()
+            self.server.wake_by(worker.idle_since + self._idle_timeout)
+
+    # Tasks of each priority wait in a variable of their own. So those of the default one, which
+    # are nearly all, cost nothing for it, and none is ever looked for a place among the others.
+
+    def _variable_of(self, priority: int) -> Variable:
+        """Where tasks of a priority wait that is not the default one."""
+        variable = self._ranked.get(priority)
+        if variable is None:
+            for old, each in list(self._ranked.items()):
+                if not (each.values or each.lent or each.fetchers):
+                    del self._ranked[old], self._private.variables[each.name]
+            name = f"{TASKS}^{priority}"
+            variable = self._ranked[priority] = self.server.space.variable(self._private, name)
+            self._ranked = dict(sorted(self._ranked.items(), reverse=True))
+        return variable
+
+    def _any_ranked(self) -> bool:
+        return any([variable.values for variable in self._ranked.values()])
+
+    def _lines(self, worker: _Worker) -> tuple[str, ...]:
+        """The variables that a worker is to look into, in this order."""
+        lines = [(priority, v.name) for priority, v in self._ranked.items() if v.values]
+        before = [name for priority, name in lines if priority > 0]
+        behind = [name for priority, name in lines if priority < 0]
+        return (mailbox(worker.rank), *before, TASKS, *behind)
+
+    def _serve_ranked(self) -> None:
+        """Who waits for tasks has come before these: let him ask again."""
+        while self._tasks.fetchers and self._any_ranked():
+            waiter = self._tasks.fetchers[0]
+            connection: Any = waiter.client
+            self.server.space.leave_line(connection, self._private)
+            waiter.request.variables = self._lines(connection.worker)
+            self.server.apply(connection, waiter.tag, waiter.request)
+
+    def _welcome(
+        self, connection: Connection, tag: int, worker: _Worker, calls: list[Prepared]
+    ) -> None:
+        """Tell a new worker how to prepare."""
+        from multiprocessing import process
+
+        setup = {
+            "calls": [
+                (worker.known.news(None, needs), payload.head, _carried(payload.buffers))
+                for payload, needs in calls
+            ],
+            "max_tasks": self._max_tasks,
+            "authkey": bytes(process.current_process().authkey),
+            "space": self.server.identity,
+            "workspaces": self.workspaces,
+            "url": self._url,
+            "capture": self._capture,
+            "ship": getattr(self._places.launchers[worker.rank], "ship", None),
+            "tell": self._output not in (PASS, CAPTURE),
+            "levels": records.levels() if self._capture_logging else None,
+        }
+        welcome = Welcome(
+            worker.rank,
+            self.max_workers,
+            self._private.number,
+            (pickling.pack(setup),),
+        )
+        with self.server.lock:
+            connection.send(tag, welcome)
+
+    # ------------------------------------------------------------------ tasks go, outcomes come
+
+    def _pack(self, worker: _Worker, values: Values) -> Values | Nothing:
+        """Tasks that a worker fetched, as one payload."""
+        if type(values.values[0]) is Payload:
+            return values
+        try:
+            return self._packed(worker, values)
+        except Exception as error:  # an error of ours costs these tasks, not a loop of new workers
+            log.exception("sleighexec: tasks could not be sent")
+            text = f"the task could not be sent: {error!r}"
+            for task in self.server.space.settle(values.loan, len(values.values)):
+                self.server.defer(task.fail, lambda: ExecutorError(text))
+            return Nothing()
+
+    def _packed(self, worker: _Worker, values: Values) -> Values:
+        news: list[Any] = []
+        groups: list[tuple[int, int, Any, Any, list[Any]]] = []
+        known, last, size = worker.known, None, 0
+        kind: tuple[int, int, Any, Any] = (-1, -1, None, None)
+        known.forget_old()
+        for number, task in enumerate(values.values):
+            if size > BATCH_BYTES:
+                self._keep_back(values, number)
+                break
+            call = task.call()
+            definition = call.definition
+            if definition is not last or call.needs:
+                news += known.news(definition, call.needs)
+                last = definition
+            items = call.items
+            if call.form:
+                size += sum(payload.size_bytes for payload in items)
+                items = [(pickling.carried(p.head), _carried(p.buffers)) for p in items]
+            places = definition.places + places_of(call.needs) if call.needs else definition.places
+            limits = call.settings.limits
+            if limits is not None and (agent := self._agent_of(worker)) is not None:
+                agent.watch(limits)
+            if (definition.key, call.form, places, limits) == kind:
+                groups[-1][4].extend(items)
+            else:
+                kind = definition.key, call.form, places, limits
+                groups.append((*kind, list(items)))
+        more = bool(self._tasks.values) or self._any_ranked()
+        payload = pickling.pack((news, groups, more))
+        if payload.size_bytes > wire.MAX_FRAME:
+            raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
+        return Values((payload,), values.loan)
+
+    def _keep_back(self, values: Values, sent: int) -> None:
+        """A batch is big enough: what comes behind the first `sent` values goes back."""
+        rest = values.values[sent:]
+        for task in rest:
+            task.give_back()
+        self.server.dispatch(self.server.space.give_back(values.loan, len(rest)))
+
+    def _answered(self, worker: _Worker, payload: Payload) -> None:
+        """Outcomes of a worker's calls: they belong to its oldest loans, in order."""
+        waiting = (
+            (loan.number, task) for loan in tuple(self._loans(worker)) for task in (*loan.values,)
+        )
+        loan, task = next(waiting, (0, None))
+        settled: dict[int, int] = {}
+        done: list[Outcome] = []
+        for number, flag, data, buffers in pickling.outcomes(payload):
+            if flag == pickling.RUN:
+                data = data[
+                    max(worker.answered + 1 - number, 0) :
+                ]  # the others stood in the journal
+            elif number <= worker.answered:
+                continue
+            elif flag == pickling.PRINTED:
+                if task is not None:
+                    task.printed(bytes(data))
+                continue
+            left = len(data) if flag == pickling.RUN else 1
+            while left and task is not None:
+                sink, index, count, complete = task.advance(left)
+                worker.answered += count
+                part = data[-left : len(data) - left + count] if flag == pickling.RUN else data
+                done.append((sink, index, flag, part, buffers))
+                left -= count
+                if complete:
+                    settled[loan] = settled.get(loan, 0) + 1
+                    loan, task = next(waiting, (0, None))
+        for loan, count in settled.items():
+            self.server.space.settle(loan, count)
+        if done:
+            self._failed_starts = 0
+            self.server.defer(deliver, done)
+
+    def _report(self, rank: int, report: Report) -> None:
+        """What tasks have printed and logged. Runs users' code, so without the lock."""
+        for item in pickling.loads(report.values[0]):
+            try:
+                if type(item) is not str:
+                    records.replay(item)
+                elif callable(self._output):
+                    self._output(rank, item)
+                else:
+                    output_log.info("%s", item, extra={"sleigh_worker": rank})
+            except Exception:
+                log.exception("sleighexec: what a task printed or logged could not be handed on")
+
+    def _give_back(self, worker: _Worker, message: GiveBack) -> None:
+        """A worker found its present call long: the last calls of a loan have not begun."""
+        space, count = self.server.space, message.count
+        loan = space.loan(message.loan)
+        assert loan is not None
+        whole, cut = 0, []
+        for task in reversed(loan.values):
+            if count <= 0:
+                break
+            size = task.size()
+            if size <= count:
+                whole += 1
+                task.give_back()
+            else:
+                _, part = task.split(count)
+                cut.append(part)
+            count -= size
+        # The cut-off end of one stands before those that went back whole: put them in first.
+        effects = space.give_back(loan.number, whole)
+        if cut:
+            effects += space.put_first(loan.variable, cut)
+        self.server.dispatch(effects)
+        self._scale()
+
+    def _loans(self, worker: _Worker) -> Iterator[Loan]:
+        """The loans of tasks to a worker, oldest first."""
+        for loan in self.server.space.loans(worker.connection):
+            if loan.variable.workspace is self._private:
+                yield loan
+
+    def _oldest_loan(self, worker: _Worker) -> Loan | None:
+        """Where the call is that a worker runs or will run next; None: it has no task."""
+        return next(self._loans(worker), None)
+
+    def _state_of(self, worker: _Worker) -> str:
+        if not worker.ready:
+            return "starting"
+        return "busy" if self._oldest_loan(worker) is not None else "idle"
+
+    # ------------------------------------------------------------------ workers go
+
+    def _hear_agent(self, connection: Connection, tag: int, message: Any) -> None:
+        worker = self._workers.get(message.worker)
+        if worker is None:
+            return
+        if (agent := self._agent_of(worker)) is not None:
+            agent.heard()
+            self._places.came(self._places.launchers[worker.rank])
+        if type(message) is Started:
+            worker.pid = message.pid
+            worker.process = WorkerProcess(worker.pid, worker.rank, self._signal_one(worker))
+            self._pids.notify_all()
+        elif type(message) is Exited:
+            self.server.drain(worker.connection)
+            answers, printed = message.values
+            self._answered(worker, answers)
+            begun = message.begun > worker.answered
+            loss = Loss(
+                *worker.whereabouts(),
+                message.status,
+                message.reason,
+                _last_lines(message.stderr),
+                message.peak,
+                printed=bytes(printed.head),
+            )
+            self._bury(worker, loss, begun)
+
+    def _send_away(self, worker: _Worker) -> None:
+        """Tell one that has nothing to do to leave. From now on it gets no task."""
+        worker.told_to_leave = True
+        self.server.space.leave_line(worker.connection, self._private)
+        worker.connection.send(0, Leave())
+
+    def _signal_one(self, worker: _Worker) -> Callable[[int], None]:
+        def send(number: int) -> None:
+            with self.server.lock:
+                agent = self._agent_of(worker)
+                if agent is not None and not worker.gone:
+                    agent.signal(number, worker.number)
+
+        return send
+
+    def _lost_connection(self, connection: Connection) -> None:
+        """A worker closed its socket: it is ending, or a task closed everything."""
+        worker: _Worker = connection.worker  # type: ignore[attr-defined]
+        agent = self._agent_of(worker)
+        if not worker.gone and self._oldest_loan(worker) is not None and agent is not None:
+            agent.kill(worker.number)
+
+    def _lost_agent(self, launcher: Launcher) -> None:
+        """An agent ended: as it should, or killed, and its workers with it."""
+        agent = self._agents.pop(launcher)
+        silent, end = agent.silent, agent.reap()
+        self._pids.notify_all()
+        mine = [w for w in self._workers.values() if self._places.launchers[w.rank] == launcher]
+        reason = ""
+        if isinstance(launcher, RemoteLauncher):
+            idle = self._closing and not self._waiting()
+            if mine and self.broken is None and not self._killing and not idle:
+                reason = self._lost_host(launcher, agent.failure)
+        elif silent and not self._killing:
+            self._break(f"no worker could be started: the launched command {end}", None)
+        for worker in mine:
+            worker.gone = True  # its death is no business of the agent that comes next
+        for worker in mine:
+            self.server.drain(worker.connection)
+            loss = Loss(*worker.whereabouts(), None, host_lost=reason)
+            self._bury(worker, loss, True, everything=True)
+        self._scale()
+        if launcher in self._places.given_up:
+            self._fail_boxes(launcher)
+
+    def _lost_host(self, launcher: RemoteLauncher, failure: HostError | None) -> str:
+        """A host is gone, for now or for good; why."""
+        expected = not self._places.has_come(launcher)
+        reason = "its agent ended" if failure is None else failure.reason
+        if not self._places.lost(launcher, failure):
+            pause = self._places.pause(launcher)
+            text = "sleighexec: %s was lost (%s), it is tried again in %.0f s"
+            log.warning(text, launcher.host, reason, pause)
+            return reason
+        self._count_unmanned()
+        error = self._places.given_up[launcher]
+        if expected or not any(rank < self.max_workers for rank in self._places.usable()):
+            self._break(f"no worker could be started on {error}", error)
+        else:
+            log.warning("sleighexec: given up: %s", error)
+        return reason
+
+    def _fail_boxes(self, launcher: Launcher) -> None:
+        """What waits for the workers of a host that is given up will not run."""
+        error = self._places.given_up[launcher]
+        for rank in self._places.ranks(launcher):
+            box = self._boxes[rank]
+            while box.values:
+                self.server.defer(box.values.popleft().fail, lambda: type(error)(*error.args))
+
+    def _bury(self, worker: _Worker, loss: Loss, begun: bool, *, everything: bool = False) -> None:
+        """A worker is gone: what it had begun is lost, the rest is first in line again.
+
+        `everything`: its journal went with it, so that all it was lent may have begun.
+        """
+        worker.gone = True
+        del self._workers[worker.number]
+        self._count_unmanned()
+        space = self.server.space
+        crashed = self._oldest_loan(worker) is not None
+        again: list[tuple[Variable, list[Task]]] = []
+        while begun and (loan := self._oldest_loan(worker)) is not None:
+            [task] = space.settle(loan.number, 1)
+            calls = task.size() if everything else 1
+            again.append((loan.variable, self._lose(task, calls, loss)))
+            begun = everything
+        for loan in self._loans(worker):
+            for task in loan.values:
+                task.give_back()
+        effects = space.disconnect(worker.connection)
+        for variable, tasks in reversed(again):
+            effects += space.put_first(variable, tasks)
+        self.server.dispatch(effects)
+        if worker.process is not None:
+            worker.process.exitcode = loss.status
+            worker.process.ended.set()
+        self._pids.notify_all()
+        if self._killing:
+            self._withdraw_waiting()
+        elif (crashed or loss.status != 0) and self._break_on_crash and not loss.reason:
+            self._break(
+                "A process in the process pool was terminated abruptly while the future was "
+                "running or pending.",
+                None,
+            )
+        elif not worker.ready and not loss.host_lost:
+            self._count_failed_start(loss)
+        self._scale()
+
+    def _count_failed_start(self, loss: Loss) -> None:
+        """A worker ended before it was ready: try again after a pause, or not any more."""
+        self._failed_starts += 1
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            text = f"{self._failed_starts} workers in a row ended before they were ready"
+            self._break(f"{text}; the last one wrote:\n{loss.stderr}", None)
+        elif self._failed_starts > 1:
+            pause = START_PAUSE * 2 ** (self._failed_starts - 2)
+            self._start_at = time.monotonic() + pause
+
+    def _lose(self, task: Task, calls: int, loss: Loss) -> list[Task]:
+        """The first calls of a task are lost: what of it is to be done again, or still."""
+        again: list[Task] = []
+        for _ in range(calls):
+            # All but the last time, what is left of the task is not to be done, but to be lost.
+            again = [each for each in again if each is not task]
+            more, tell = task.lost(loss, again=not self._killing)
+            again += more
+            if tell is not None:
+                self.server.defer(tell)
+        return again
+
+    def _break(self, text: str, cause: BaseException | None) -> None:
+        """No worker can be had any more: say so to everybody who waits."""
+        if self.broken is None:
+            self.broken = cause if cause is not None else ExecutorError(text)
+            self._broken_text = text
+        for task in self._take_waiting():
+            self.server.defer(task.fail, self._broken_error)
+        for worker in self._workers.values():
+            for loan in self._loans(worker):
+                for task in loan.values:
+                    self.server.defer(task.fail, self._broken_error)
+        for agent in self._agents.values():
+            agent.kill()
+
+    def _broken_error(self) -> BaseException:
+        """An error of its own for everybody, so that their tracebacks do not pile up."""
+        from sleighexec.broken import PoolBrokenError
+
+        error = PoolBrokenError(self._broken_text)
+        if type(self.broken) is not ExecutorError:
+            error.__cause__ = self.broken
+        return error
+
+    def _take_waiting(self, spare: int = 0) -> list[Task]:
+        values = self._tasks.values
+        taken: list[Task] = [values.pop() for _ in range(len(values) - spare)][::-1]
+        for box in (*self._ranked.values(), *self._boxes):
+            taken += box.values
+            box.values.clear()
+        taken += self._held
+        self._held.clear()
+        return taken
+
+    def _withdraw_waiting(self, spare: int = 0) -> None:
+        for task in self._take_waiting(spare):
+            self.server.defer(task.withdraw)
+
+    # ------------------------------------------------------------------ the end
+
+    def _on_time(self, now: float) -> None:
+        """The time has come for something that was put off."""
+        if self._start_at:
+            self._scale()
+        if self._idle_timeout is None:
+            return
+        for worker in self._workers.values():
+            if not worker.told_to_leave and self._state_of(worker) == "idle":
+                end = worker.idle_since + self._idle_timeout
+                if end <= now:
+                    self._send_away(worker)
+                else:
+                    self.server.wake_by(end)
+
+    def _after_round(self) -> None:
+        """After each round of the serving thread: is everything done?"""
+        if self._abandoned:
+            self._closing = True
+        if not self._closing:
+            return
+        if not self._agents:
+            if not self._workers and not self._waiting():
+                self._end()
+            return
+        if self.broken is None and not self._killing and self._waiting():
+            self._scale()
+            return
+        if any(self._oldest_loan(w) is not None for w in self._workers.values()):
+            return
+        for worker in self._workers.values():
+            if worker.ready and not worker.told_to_leave:
+                self._send_away(worker)
+            elif self._is_far(worker):
+                self._agents[self._places.launchers[worker.rank]].kill()
+        if not self._workers:
+            for agent in self._agents.values():
+                agent.stop()
+
+    def _fail(self, error: BaseException) -> None:
+        """The serving thread cannot go on: nobody may wait for it."""
+        self._break("the serving thread ended by an internal error, please report it", error)
+        self._ended.set()
+
+    def _end(self) -> None:
+        """Nothing is left: let the serving thread end too."""
+        self.server.closing = True
+        self.server.defer(self._on_end)
+        self.server._wake()
+        if not self.server.started:
+            self.server.close()
+        self._ended.set()
+
+
+def _shut_down() -> RuntimeError:
+    what = "interpreter shutdown" if _exiting else "shutdown"
+    return RuntimeError(f"cannot schedule new futures after {what}")
+
+
+def _divide(value: Any, limit: int) -> tuple[Any, Any]:
+    return (value, None) if type(value) is Payload else value.begin(limit)
+
+
+def _choose(count: int) -> int:
+    import random
+
+    return random.randrange(count)
+
+
+def _size(value: Any) -> int:
+    size: int = 1 if type(value) is Payload else value.size()
+    return size
+
+
+def _first(values: Any, count: int) -> list[Any]:
+    return [values[i] for i in range(min(count, len(values)))]
+
+
+def _carried(buffers: Sequence[Any]) -> list[Any]:
+    return [pickling.carried(buffer) for buffer in buffers]
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.splitlines()[-LAST_LINES:])
+
+
+# ---------------------------------------------------------------------- exit and fork
+
+_exiting = False
+
+
+def _at_exit() -> None:
+    """The interpreter ends: finish what was submitted, as the standard library does.
+
+    Not after a Ctrl-C that ended the program, and no longer after one while waiting here.
+    """
+    global _exiting
+    _exiting = True
+    engines = list(_engines)
+    interrupted = not hasattr(sys, "ps1") and getattr(sys, "last_type", None) is KeyboardInterrupt
+    try:
+        for engine in engines:
+            if interrupted or engine.stop_at_exit:
+                engine.stop()
+            engine.shutdown()
+        for engine in engines:
+            engine.join()
+    except KeyboardInterrupt:
+        for engine in engines:
+            engine.stop()
+        raise
+
+
+def _in_child() -> None:
+    for engine in list(_engines):
+        engine.forget()
+    _engines.clear()
+
+
+# The standard library's own hook for executors: it runs before threads are joined at exit.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

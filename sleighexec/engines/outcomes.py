@@ -1,0 +1,88 @@
+"""Outcomes of calls on their last step: rebuilt from bytes and handed to who waits for them."""
+
+from __future__ import annotations
+
+import reprlib
+from typing import Any
+
+from sleighexec import payload as pickling
+from sleighexec.messages import Payload
+from sleighexec.task import MEMORY, OOM, PLAIN, TIMEOUT, Call, Loss, Sink, is_deadly
+
+# Who waits, for which of its calls, and the record that came: flag, bytes (or values), buffers.
+Outcome = tuple[Sink, int, int, Any, list[Any]]
+
+
+def deliver(done: list[Outcome]) -> None:
+    """Rebuild outcomes and hand them over. Runs users' code, so without the lock."""
+    for sink, index, flag, data, buffers in done:
+        if flag == pickling.RUN:
+            sink.deliver_run(index, data)
+            continue
+        value = error = None
+        try:
+            if flag == pickling.BAD:
+                error = _remote_error(data)
+            else:
+                value = pickling.loads(Payload(data, buffers))
+        except BaseException as problem:  # SystemExit while unpickling must not end this thread
+            from sleighexec.broken import SerializationError
+
+            error = SerializationError(
+                f"the result could not be rebuilt here: {type(problem).__name__}: {problem}"
+            )
+            error.__cause__ = problem
+        sink.deliver(index, value, error)
+        value = error = None
+
+
+def lost_error(call: Call, losses: tuple[Loss, ...]) -> BaseException:
+    """The error of a call whose worker ended while it ran it, and those of earlier attempts."""
+    from sleighexec import broken
+
+    last = losses[-1]
+    history = tuple(
+        f"worker {loss.rank} (pid {loss.pid}, host {loss.host}) {broken.how_it_ended(loss.status)}"
+        for loss in losses[:-1]
+    )
+    where = (call.definition.name, last.rank, last.pid, last.host)
+    if last.reason == TIMEOUT:
+        return broken.TaskTimeoutError(*where, call.settings.timeout or 0.0, last.stderr)
+    kind = broken.WorkerOutOfMemory if last.reason in (MEMORY, OOM) else broken.WorkerLost
+    limit = call.settings.memory_limit if last.reason == MEMORY else None
+    return kind(
+        *where,
+        last.status,
+        last.stderr,
+        len(losses),
+        arguments=_clipped(call),
+        peak_memory=last.peak or None,
+        history=history,
+        output=last.printed.decode("utf-8", "ignore"),
+        memory_limit=limit,
+        reason=last.host_lost,
+        deadly=is_deadly(losses) and len(losses) <= call.settings.retries,
+    )
+
+
+def _clipped(call: Call) -> str:
+    """The arguments of a call, as far as it is safe to look at them.
+
+    Those that are pickled stay so: rebuilding them may be what the worker died of.
+    """
+    if call.form == PLAIN:
+        return ", ".join(map(reprlib.repr, call.items[0]))
+    return f"{call.items[0].size_bytes} bytes pickled"
+
+
+def _remote_error(data: Any) -> BaseException:
+    """The exception of a task; its text as the worker would print it at the end of its causes."""
+    from concurrent.futures.process import _RemoteTraceback
+
+    error, text = pickling.loads_error(data)
+    if error.__cause__ is None:
+        suppress = error.__suppress_context__
+        cause: Any = f'\n"""\n{text}"""'
+        pickling.set_slot(error, "__cause__", _RemoteTraceback(cause))
+        pickling.set_slot(error, "__suppress_context__", suppress)
+    return error

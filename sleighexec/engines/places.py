@@ -1,0 +1,78 @@
+"""Where the worker of each rank lives, and what became of the machines.
+
+    first time ──came()──▶ up ──lost()──▶ again after 1, 2, 4 … 30 s ──▶ up, or given up
+
+A host that refuses a login or shows a wrong key is given up at once, one that was never there too:
+nothing is tried again that would fail in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sleighexec.errors import HostError, HostKeyError, LoginError
+from sleighexec.launchers.base import Launcher, RemoteLauncher
+
+MAX_TRIES = 5  # in a row, to have an agent on a host again that had one
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before such a try
+
+
+class Places:
+    """The launchers of all ranks. Used under the server's lock."""
+
+    def __init__(self, launchers: Sequence[Launcher]) -> None:
+        self.launchers = list(launchers)
+        self.given_up: dict[Launcher, HostError] = {}
+        self._came: set[Launcher] = set()
+        self._tries: dict[Launcher, int] = {}
+
+    def remote(self) -> list[RemoteLauncher]:
+        """The launchers for other machines, each once, in the order of ranks."""
+        found = dict.fromkeys(self.launchers)
+        return [each for each in found if isinstance(each, RemoteLauncher)]
+
+    def host(self, rank: int, local: str) -> str:
+        """What the machine of a rank is called, before it has said so itself."""
+        launcher = self.launchers[rank]
+        return launcher.host if isinstance(launcher, RemoteLauncher) else local
+
+    def ranks(self, launcher: Launcher) -> list[int]:
+        """The ranks of one launcher."""
+        return [rank for rank, each in enumerate(self.launchers) if each == launcher]
+
+    def usable(self) -> list[int]:
+        """The ranks that may still have workers."""
+        if not self.given_up:
+            return list(range(len(self.launchers)))
+        return [r for r, launcher in enumerate(self.launchers) if launcher not in self.given_up]
+
+    def leave_out(self, launcher: Launcher) -> None:
+        """Before any worker was started: nobody lives there."""
+        self.launchers = [each for each in self.launchers if each != launcher]
+
+    def has_come(self, launcher: Launcher) -> bool:
+        """Whether it has ever had an agent."""
+        return launcher in self._came
+
+    def came(self, launcher: Launcher) -> None:
+        """Its agent has answered."""
+        self._came.add(launcher)
+        self._tries.pop(launcher, None)
+
+    def lost(self, launcher: Launcher, failure: HostError | None) -> bool:
+        """Its agent has ended, or did not come; whether it is given up now."""
+        if launcher not in self._came:
+            final = True
+        else:
+            self._tries[launcher] = self._tries.get(launcher, 0) + 1
+            refused = isinstance(failure, (HostKeyError, LoginError))
+            final = refused or self._tries[launcher] > MAX_TRIES
+        if final:
+            host = launcher.host if isinstance(launcher, RemoteLauncher) else "this machine"
+            self.given_up[launcher] = failure or HostError(host, "its agent ended")
+        return final
+
+    def pause(self, launcher: Launcher) -> float:
+        """Seconds to wait before the next try."""
+        tries = self._tries.get(launcher, 0)
+        return min(FIRST_PAUSE * 2 ** (tries - 1), LONGEST_PAUSE) if tries else 0.0

@@ -1,0 +1,807 @@
+"""SleighExecutor: a `concurrent.futures.Executor` whose workers stand on a workspace.
+
+    submit(fn, *args) ─▶ Definition + arguments, pickled in the caller's thread ─▶ Engine.put
+    eachElem, imap …  ─▶ a Future for each row, put in bulk (each.py) ─────────────┤
+    map(fn, *items)   ─▶ one MapJob, cut into spans as workers ask ────────────────┘
+
+This file knows Futures, order, retries and options; engines know workers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+from sleighexec import payload as pickling
+from sleighexec.dependencies import Dependent, Gaps, Unfilled, any_future, not_pickled
+from sleighexec.each import EachCalls
+from sleighexec.elements import Row
+from sleighexec.engines.base import Engine, Prepared
+from sleighexec.errors import UnsupportedOptionError
+from sleighexec.functions import Definition, FunctionTable, GlobalValue, named
+from sleighexec.future import Chunk, Group, SleighFuture
+from sleighexec.launchers.base import Launcher, RemoteLauncher
+from sleighexec.mapping import MapJob, results
+from sleighexec.messages import Payload
+from sleighexec.output import CAPTURE, LOG, PASS
+from sleighexec.payload import Shared
+from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
+from sleighexec.wire import MAX_FRAME
+from sleighexec.workspace import NetWorkSpace, NwsServer
+
+T = TypeVar("T")
+
+HEADROOM = 1024 * 1024  # bytes of a frame for all that travels beside the arguments
+
+_SIMPLE = pickling.SIMPLE
+_counter = itertools.count()
+
+
+class SleighExecutor(EachCalls, Executor):
+    """A pool of worker processes that stands where `ProcessPoolExecutor` stood.
+
+    Functions may be lambdas, closures and things typed into `__main__` or a notebook; a script
+    needs no `if __name__ == "__main__"` guard. A worker that dies fails only the task it had
+    begun, with `WorkerLost`; the pool heals by itself. Tasks, workers and the caller share
+    `workspace`. Beside `submit` and `map` it has the calls of the classic Sleigh.
+
+    Args:
+        max_workers: How many workers at most; None: the CPUs this process may use. They are
+            started when tasks wait for them.
+        mp_context: Accepted for `ProcessPoolExecutor`'s sake; workers are always started afresh,
+            never forked from this process.
+        initializer: Called in each worker before its first task.
+        initargs: Its arguments.
+        max_tasks_per_child: Calls after which a worker is replaced; None: never.
+        idle_timeout: Seconds after which a worker that has nothing to do ends. It is started again
+            when a task needs it, as a new worker of its rank. None: workers stay.
+        workspace: URL of a workspace server that holds the workspaces, such as "unix" for that of
+            this user; it may be looked into and used by others. None: they are in this process.
+        launcher: Where workers live: a launcher, or a list of them, each with its number of
+            `workers`; ranks count through them. None: `Local()`, this machine.
+        timeout, retries, memory_limit: Of every call that does not say otherwise; see `options`.
+        on_crash: "heal", or "break": a worker's death breaks the pool, as in the standard library.
+        capture_output: What tasks print also comes, line by line, into the variable `output@RANK`
+            of the workspace `sleigh_ride` of this executor's server, which keeps the last 1000.
+        capture_logging: What tasks log arrives in the logging tree of this process, with the rank
+            as `record.sleigh_worker`: the root logger of a worker has a handler for it, and the
+            levels of loggers are those of this process when the worker started.
+        output: What becomes of what tasks print: "pass": it goes to the standard output and error
+            of this process; "log": each line is logged here by the logger "sleighexec.output"; a
+            function: called here with the rank and each line; "capture": nothing. `Future.output`
+            has it in any case.
+        inner_threads: How many threads numerical libraries (BLAS, OpenMP) may use in each worker,
+            unless the environment says it (OMP_NUM_THREADS and its kind). None: the CPUs of the
+            machine, divided among its workers; 0: as many as they like.
+        name: What threads of this executor are called in stack dumps.
+        nodes: Names of machines, each for one worker that is started there by ssh: short for
+            `launcher=[SSH(name), …]`.
+        min_workers: Wait for the machines now, and begin with those that have come after
+            `start_timeout` seconds, if there is room for that many workers; a warning says who
+            did not come. None: do not wait; a machine that does not come breaks the pool.
+        start_timeout: Seconds for a machine to come; None: 60.
+
+    Raises:
+        PoolBrokenError: With `min_workers`: fewer have come; it says why the others have not.
+        ValueError, TypeError: An argument is wrong.
+        UnsupportedOptionError: An option is not available with this engine.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        idle_timeout: float | None = None,
+        launcher: Launcher | Sequence[Launcher] | None = None,
+        nodes: list[str] | None = None,
+        engine: Any = None,
+        workspace: str | None = None,
+        timeout: float | None = None,
+        retries: int = 0,
+        memory_limit: int | str | None = None,
+        on_crash: str = "heal",
+        capture_output: bool = True,
+        capture_logging: bool = True,
+        output: str | Callable[[int, str], object] = PASS,
+        progress: Any = None,
+        inner_threads: int | None = None,
+        name: str | None = None,
+        min_workers: int | None = None,
+        start_timeout: float | None = None,
+    ) -> None:
+        unsupported = {
+            "engine": engine,
+            "progress": progress,
+        }
+        for option, value in unsupported.items():
+            if value is not None:
+                raise UnsupportedOptionError(f"{option}= is not supported by this release yet")
+        if idle_timeout is not None:
+            idle_timeout = _checked_seconds("idle_timeout", idle_timeout)
+        if nodes is not None:
+            launcher = _on_nodes(nodes, launcher)
+        launchers = _places(launcher, max_workers)
+        if workspace is not None and any(isinstance(each, RemoteLauncher) for each in launchers):
+            raise UnsupportedOptionError(
+                "a workspace server listens on this machine only: workers on other machines share "
+                "the workspace of their executor, so leave workspace= out"
+            )
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            _checked_int("max_tasks_per_child", max_tasks_per_child, 1)
+        if on_crash not in ("heal", "break"):
+            raise ValueError(f'on_crash must be "heal" or "break", not {on_crash!r}')
+        if output not in (PASS, CAPTURE, LOG) and not callable(output):
+            raise ValueError(
+                f'output must be "pass", "capture", "log" or a function, not {output!r}'
+            )
+        if inner_threads is not None:
+            _checked_int("inner_threads", inner_threads, 0)
+        self._settings = _settings(Settings(), retries, timeout, memory_limit)
+        self._functions = FunctionTable(self._module_path())
+        prepared: Prepared | None = None
+        if initializer is not None:
+            prepared = self._functions.dumps_call(((initializer, *initargs), {}))
+        from sleighexec.engines.builtin import BuiltinEngine
+
+        server = None if workspace is None else self._on_server(workspace)
+        self._engine: Engine = BuiltinEngine(
+            launchers,
+            self._functions,
+            initializer=prepared,
+            max_tasks_per_child=max_tasks_per_child,
+            idle_timeout=idle_timeout,
+            on_crash=on_crash,
+            capture_output=bool(capture_output),
+            capture_logging=bool(capture_logging),
+            output=output,
+            inner_threads=inner_threads,
+            workspaces=self._workspace_names() if server is None else server[1],
+            url=workspace,
+            on_end=_nothing if server is None else server[0].close,
+            name=name or f"sleigh-{next(_counter)}",
+            start_timeout=start_timeout,
+        )
+        self._shut_down = False
+        # Nothing that runs may hold the executor: when nobody else does, it ends by itself.
+        self._finalizer = weakref.finalize(self, self._engine.abandon)
+        self._finalizer.atexit = False
+        if min_workers is not None:
+            self._gather(_checked_int("min_workers", min_workers, 1), start_timeout)
+
+    def _gather(self, least: int, timeout: float | None) -> None:
+        """Wait for the hosts, and go on with those that have come."""
+        from sleighexec.engines.agents import LAUNCH_SECONDS
+
+        engine: Any = self._engine
+        try:
+            engine.gather(least, LAUNCH_SECONDS if timeout is None else timeout)
+        except BaseException:
+            self.shutdown()
+            raise
+
+    def _module_path(self) -> list[str]:
+        """Folders that the imports of workers search besides those of ours."""
+        return []
+
+    def _workspace_names(self) -> tuple[str, str]:
+        """What the workspaces of the system and of the user are called."""
+        return "sleigh_ride", "sleigh_user"
+
+    # ------------------------------------------------------------------ running things
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SleighFuture:
+        """Schedule `fn(*args, **kwargs)` and return its Future at once.
+
+        The call is taken as it is now: what happens to its arguments later does not matter, but
+        for buffers of 64 KiB and more (numpy arrays), which are read when the call is sent.
+
+        Raises:
+            TypeError: `fn` is not callable.
+            RuntimeError: After `shutdown`.
+            PoolBrokenError: No worker can be had any more.
+
+        An argument that cannot be pickled is the error of the future, not of this call.
+
+        A Future of any SleighExecutor among the arguments (itself one, not within a list) stands
+        for its result: the call waits for it, and no worker does. If there will be no result,
+        the call fails with `DependencyError`.
+        """
+        return self._submit(self._settings, fn, args, kwargs)
+
+    def _submit(
+        self, settings: Settings, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> SleighFuture:
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
+        try:
+            definition, needs, form, item = self._call(fn, args, kwargs)
+        except BaseException as error:
+            if not isinstance(error, Exception) and not isinstance(error, SystemExit):
+                raise  # Ctrl-C is not the task's
+            return self._failed(fn, error)
+        if form == UNFILLED:
+            group = Dependent(self._engine, self._functions, named(fn), item, _fitting)
+            future = SleighFuture(self._engine, definition, needs, PICKLED, None, settings, group)
+            group.wait_for_all(future)
+            return future
+        future = SleighFuture(self._engine, definition, needs, form, item, settings)
+        if settings.priority:
+            self._engine.put_ranked((future,), settings.priority)
+        else:
+            self._engine.put((future,))
+        return future
+
+    def _put(self, settings: Settings, tasks: Sequence[Task]) -> None:
+        if settings.priority:
+            self._engine.put_ranked(tasks, settings.priority)
+        else:
+            self._engine.put(tasks)
+
+    def _call(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Definition, tuple[GlobalValue, ...], int, Any]:
+        """A call in the form in which it travels."""
+        definition = self._functions.define(fn)
+        if definition is None:
+            definition, args = self._functions.apply_as(fn), (fn, *args)
+            first = 1
+        elif not kwargs and all([type(arg) in _SIMPLE for arg in args]):
+            return definition, (), PLAIN, args
+        else:
+            first = 0
+        if any_future(args, kwargs):
+            gaps = Gaps(args[first:], kwargs)
+            payload, needs = self._functions.dumps_call(gaps.cut(args, kwargs))
+            return definition, needs, UNFILLED, Unfilled(payload, gaps, first)
+        payload, needs = self._functions.dumps_call((args, kwargs))
+        return definition, needs, PICKLED, _fitting(payload)
+
+    def _failed(self, fn: Any, error: BaseException) -> SleighFuture:
+        """The future of a call that could not be pickled."""
+        self._engine.put(())  # raises what a submit would raise now
+        future = SleighFuture(self._engine, self._functions.apply, (), PLAIN, (), self._settings)
+        future.fail(lambda: not_pickled(named(fn), error))
+        return future
+
+    def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
+        self._bulk(self._settings, fn, rows, group, chunk_size)
+
+    def _shared_if_big(self, value: Any) -> Any:
+        if type(value) is pickling.Shared or self._functions.define(value) is not None:
+            return value
+        return self._functions.shared_if_big(value)
+
+    def _submit_each(self, fn: Any, args: Row, group: Group, sticky: bool) -> None:
+        self._one_each(self._settings, fn, args, group, sticky)
+
+    def _bulk(
+        self, settings: Settings, fn: Any, rows: list[Row], group: Group, chunk_size: int
+    ) -> None:
+        """Make a future for each row, and put them together."""
+        engine, functions, simple = self._engine, self._functions, pickling.SIMPLE
+        definition = None if type(fn) is pickling.Shared else functions.define(fn)
+        known = definition or functions.apply_as(fn)
+        # What travels in one chunk travels in one form.
+        whole = chunk_size > 1 and not all([type(arg) in simple for row in rows for arg in row])
+        by_key = definition is not None and not whole
+        futures: list[SleighFuture] = []
+        failed: list[tuple[int, Exception]] = []
+        for row in rows:
+            if by_key and all([type(arg) in simple for arg in row]):
+                future = SleighFuture(engine, known, (), PLAIN, row, settings, group)
+            else:
+                args = row if definition is not None else (fn, *row)
+                try:
+                    payload, needs = functions.dumps_call((args, {}))
+                    item: Any = _fitting(payload)
+                except Exception as error:
+                    item, needs = None, ()
+                    failed.append((len(futures), error))
+                future = SleighFuture(engine, known, needs, PICKLED, item, settings, group)
+            futures.append(future)
+        group.submitted(futures)
+        for index, problem in failed:
+            futures[index].fail(partial(not_pickled, named(fn), problem))
+        sent = [future for future in futures if future._item is not None] if failed else futures
+        starts = range(0, len(sent), chunk_size)
+        tasks = sent if chunk_size == 1 else [Chunk(sent[i : i + chunk_size]) for i in starts]
+        self._put(settings, tasks)
+
+    def _one_each(self, settings: Settings, fn: Any, args: Row, group: Group, sticky: bool) -> None:
+        """Make a future for each worker, by rank, and put each into its mailbox."""
+        engine, apply = self._engine, self._functions.apply_as(fn)
+        payload, needs = self._functions.dumps_call(((fn, *args), {}))
+        item = _fitting(payload)
+        futures = [
+            SleighFuture(engine, apply, needs, PICKLED, item, settings, group)
+            for _ in range(engine.max_workers)
+        ]
+        group.submitted(futures)
+        prepared = (item, needs) if sticky else None
+        engine.put_each(futures, prepared)
+        if prepared is not None:
+            unstick = _Unstick(engine, prepared)
+            for future in futures:
+                future.add_done_callback(unstick)
+
+    def share(self, value: object) -> Shared:
+        """A handle that any call of this executor takes in place of `value`.
+
+        The value, as it is now, travels once to each worker that needs it, however many calls have
+        the handle among their arguments. They get the value itself: on one worker all the same one,
+        with arrays that are read-only. Workers forget it, at their next call, when neither the
+        handle nor a call that has it exists any more.
+
+        Raises:
+            Exception: Whatever pickling the value raises.
+        """
+        return self._functions.share(value)
+
+    def kill(self, future: SleighFuture) -> bool:
+        """Stop a call even if it runs: its worker is killed and replaced, no other call is lost.
+
+        The future is cancelled then. Returns whether it was stopped; False if it had finished.
+        Blocks until that is known, a moment.
+        """
+        if not isinstance(future, SleighFuture):
+            raise TypeError(f"kill takes a Future of this executor, not {future!r}")
+        return future.kill()
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """The results of `fn` over the items of `iterables`, in order, as they come.
+
+        Args:
+            fn: Called with one item of each iterable; ends with the shortest one.
+            timeout: Seconds from now after which waiting for a result raises TimeoutError.
+            chunksize: Items that travel together. 1, the default, leaves it to the pool, which
+                goes by how long the calls take; there is seldom a reason for another number.
+            buffersize: How many calls (chunks, with `chunksize`) may be ahead of the result that
+                was taken last; the iterables are then read as results are taken, and may be
+                infinite. None: everything is read and submitted now.
+
+        The first exception of a call ends the iteration; calls that have not begun are cancelled
+        then, and also when the iterator is closed, collected or out of time.
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        if "submit" in self.__dict__ or type(self).submit is not SleighExecutor.submit:
+            # Somebody watches submit (a progress bar): let him see every call.
+            return self._map_by_submit(fn, iterables, timeout, chunksize, buffersize)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._map(self._settings, fn, zip(*iterables), deadline, chunksize, buffersize)
+
+    def _map(
+        self,
+        settings: Settings,
+        fn: Any,
+        items: Iterator[tuple[Any, ...]],
+        deadline: float | None,
+        chunksize: int,
+        buffersize: int | None,
+    ) -> Iterator[Any]:
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
+        engine = self._engine
+        engine.put(())  # raises what a submit would raise now
+        fn = self._shared_if_big(fn)
+        if buffersize is None:
+            return results(self._job(settings, fn, list(items), chunksize), None, deadline)
+        first = list(itertools.islice(items, buffersize * chunksize))
+        job = self._job(settings, fn, first, chunksize, lazy=True)
+        feed = _feed(weakref.ref(self), job, items, chunksize)
+        return results(job, feed, deadline)
+
+    def _job(
+        self, settings: Settings, fn: Any, rows: list[Any], chunksize: int, *, lazy: bool = False
+    ) -> MapJob:
+        definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
+        apply_to = None if definition is not None else fn
+        simple = pickling.SIMPLE
+        plain = (
+            definition is not None
+            and not lazy
+            and all([type(value) in simple for row in rows for value in row])
+        )
+        form = PLAIN if plain else PICKLED
+        known = definition or self._functions.apply_as(fn)
+        job = MapJob(self._engine, known, (), form, settings, chunksize, apply_to)
+        self._add(job, rows)
+        return job
+
+    def _add(self, job: MapJob, rows: list[Any]) -> None:
+        """Put more items into a job and its span into the space."""
+        if not rows:
+            return
+        if job.form == PICKLED:
+            needs = dict.fromkeys(job.needs)
+            items = []
+            for row in rows:
+                arguments = row if job.apply_to is None else (job.apply_to, *row)
+                payload, new = self._functions.dumps_call((arguments, {}))
+                needs.update(dict.fromkeys(new))
+                items.append(_fitting(payload))
+            job.needs = tuple(needs)
+        else:
+            items = rows
+        self._put(job.settings, (job.add(items),))
+
+    def _map_by_submit(
+        self,
+        fn: Any,
+        iterables: tuple[Iterable[Any], ...],
+        timeout: float | None,
+        chunksize: int,
+        buffersize: int | None,
+    ) -> Iterator[Any]:
+        """`map` as the standard library does it: every chunk is a call of `self.submit`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        rows = zip(*iterables)
+        chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
+        ahead = chunks if buffersize is None else itertools.islice(chunks, buffersize)
+        if chunksize == 1:
+            futures = [self.submit(fn, *chunk[0]) for chunk in ahead]
+        else:
+            futures = [self.submit(_call_each, fn, chunk) for chunk in ahead]
+
+        def take() -> Iterator[Any]:
+            futures.reverse()
+            try:
+                while futures:
+                    left = None if deadline is None else deadline - time.monotonic()
+                    result = futures[-1].result(left)
+                    futures.pop()
+                    if buffersize is not None and (chunk := next(chunks, None)) is not None:
+                        if chunksize == 1:
+                            futures.insert(0, self.submit(fn, *chunk[0]))
+                        else:
+                            futures.insert(0, self.submit(_call_each, fn, chunk))
+                    if chunksize == 1:
+                        yield result
+                    else:
+                        yield from result
+            finally:
+                for future in futures:
+                    future.cancel()
+
+        return take()
+
+    # ------------------------------------------------------------------ options
+
+    def options(
+        self,
+        *,
+        timeout: float | None = None,
+        retries: int | None = None,
+        memory_limit: int | str | None = None,
+        priority: int | None = None,
+        **others: Any,
+    ) -> _View:
+        """A light view of the same pool with other settings for its calls; None: as they are.
+
+            executor.options(timeout=60, memory_limit="4 GB").map(f, xs)
+
+        Args:
+            timeout: Seconds that a call may run. Then its worker is ended (first by SIGTERM, after
+                two seconds by SIGKILL) and replaced, and the call gets `TaskTimeoutError` with
+                the stack of what it was doing. It is not tried again. Waiting does not count.
+            retries: How often a call whose worker died is tried again, but never a third time
+                when it has killed two workers.
+            memory_limit: Bytes (or "500 MB", "2 GB") that the worker may have resident while it
+                runs a call. It is looked at some times a second; beyond, the worker is killed and
+                the call gets `WorkerOutOfMemory`.
+            priority: Calls that wait with a higher one begin before those with a lower one, equal
+                ones in the order of their submission; 0 is that of all others, and it may be
+                negative. What has begun is not interrupted. `eachWorker` does not go by it.
+
+        Raises:
+            UnsupportedOptionError: An option is not available with this engine.
+        """
+        if others:
+            raise UnsupportedOptionError(f"not supported by this release yet: {', '.join(others)}")
+        return _View(self, _settings(self._settings, retries, timeout, memory_limit, priority))
+
+    # ------------------------------------------------------------------ the pool
+
+    @property
+    def workspace(self) -> NetWorkSpace:
+        """The workspace that the caller and all tasks of this executor share."""
+        return self._workspaces[1]
+
+    @cached_property
+    def _workspaces(self) -> tuple[NetWorkSpace, NetWorkSpace]:
+        """Those of the system and of the user."""
+        engine: Any = self._engine
+        server = NwsServer(connection=engine.connection, shared=True)
+        ride, user = [server.useWs(name) for name, _ in engine.workspaces]
+        return ride, user
+
+    def _on_server(self, url: str) -> tuple[NwsServer, list[str]]:
+        """Make our workspaces on another server, to be deleted when we leave it; their names."""
+        server = NwsServer(url=url)
+        names = [server.mktempWs(f"{name}__%d") for name in self._workspace_names()]
+        ride, user = map(server.openWs, names)
+        self.__dict__["_workspaces"] = ride, user
+        return server, names
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers there may be; `resize` changes it."""
+        return self._engine.max_workers
+
+    @property
+    def _max_workers(self) -> int:
+        return self._engine.max_workers
+
+    def resize(self, max_workers: int) -> None:
+        """Have at most so many workers from now on. Returns at once; calls go on meanwhile.
+
+        More: the new ranks are started when tasks wait for them, each prepared by the initializer
+        and the sticky calls so far. Ranks beyond those that the launchers were meant for live
+        where the last launcher puts them.
+
+        Fewer: the workers of the highest ranks leave: those that are idle at once, the others when
+        their present call has ended; other calls that they have not begun are for the rest.
+        Calls of `eachWorker` that wait for a worker that is to leave are run by it before.
+
+        `current_worker().count` and `SleighWorkerCount` stay what they were when their worker
+        started.
+
+        Raises:
+            TypeError, ValueError: `max_workers` is not a number of workers.
+            RuntimeError: After `shutdown`.
+            PoolBrokenError: No worker can be had any more.
+        """
+        self._engine.resize(_checked_workers(_checked_int("max_workers", max_workers, 1)))
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers there are now, by rank."""
+        return self._engine.workers()
+
+    @property
+    def _processes(self) -> Any:
+        """The workers by pid, for those who look into `ProcessPoolExecutor._processes`."""
+        return None if self._shut_down else self._engine.processes()
+
+    @property
+    def _broken(self) -> bool:
+        return getattr(self._engine, "broken", None) is not None
+
+    # ------------------------------------------------------------------ the end
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, finish those submitted, end the workers. May be called again.
+
+        Args:
+            wait: Return when everything has ended; else at once, and it ends by itself.
+            cancel_futures: Cancel the calls that have not begun; who waits for them is told.
+        """
+        self._shut_down = True
+        self._engine.shutdown(cancel=cancel_futures)
+        if wait:
+            self._engine.join()
+
+    def terminate_workers(self) -> None:
+        """Shut down at once: SIGTERM to every worker, what they run is lost, the rest cancelled."""
+        self._kill(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """Shut down at once: SIGKILL to every worker, what they run is lost, the rest cancelled."""
+        self._kill(signal.SIGKILL)
+
+    def _kill(self, number: int) -> None:
+        self._engine.signal_workers(number)
+        self.shutdown(wait=False, cancel_futures=True)
+
+    def __exit__(self, *exc_info: Any) -> bool | None:
+        if exc_info[0] is KeyboardInterrupt:  # nobody will look at what still runs
+            self.kill_workers()
+        self.shutdown(wait=True)
+        return None
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "an executor cannot be sent to a task; make one inside the task, or return the work "
+            "to be done and submit it here"
+        )
+
+    def __repr__(self) -> str:
+        if self._shut_down:
+            return f"<{type(self).__name__} shut down>"
+        return f"<{type(self).__name__} {len(self.workers())} of {self._max_workers} workers>"
+
+
+class _View(EachCalls, Executor):
+    """An executor with settings of its own on the pool of another."""
+
+    def __init__(self, executor: SleighExecutor, settings: Settings) -> None:
+        self._executor, self._settings = executor, settings
+        self._engine = executor._engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SleighFuture:
+        return self._executor._submit(self._settings, fn, args, kwargs)
+
+    def map(
+        self,
+        fn: Callable[..., T],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        items = zip(*iterables)
+        return self._executor._map(self._settings, fn, items, deadline, chunksize, buffersize)
+
+    def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
+        self._executor._bulk(self._settings, fn, rows, group, chunk_size)
+
+    def _shared_if_big(self, value: Any) -> Any:
+        return self._executor._shared_if_big(value)
+
+    def _submit_each(self, fn: Any, args: Row, group: Group, sticky: bool) -> None:
+        self._executor._one_each(self._settings, fn, args, group, sticky)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._executor.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _nothing() -> None:
+    pass
+
+
+class _Unstick:
+    """When a sticky call fails or is cancelled, later workers are not prepared with it."""
+
+    def __init__(self, engine: Engine, prepared: Prepared) -> None:
+        self._engine, self._prepared = engine, prepared
+
+    def __call__(self, future: Any) -> None:
+        from sleighexec.errors import WorkerLost
+
+        if future.cancelled() or not isinstance(future.exception(), (WorkerLost, type(None))):
+            self._engine.unstick(self._prepared)
+
+
+def _feed(
+    executor: Any, job: MapJob, items: Iterator[tuple[Any, ...]], chunksize: int
+) -> Iterator[bool]:
+    """Each step puts one more chunk of a lazy map into its job."""
+    while rows := list(itertools.islice(items, chunksize)):
+        alive = executor()
+        if alive is None:
+            raise RuntimeError("cannot schedule new futures: the executor is gone")
+        alive._add(job, rows)
+        del alive
+        yield True
+
+
+def _fitting(payload: Payload) -> Payload:
+    """The payload, if it can travel."""
+    if payload.size_bytes > MAX_FRAME - HEADROOM:
+        raise ValueError(
+            f"the arguments take {payload.size_bytes} bytes, more than the {MAX_FRAME} that a call "
+            "may have: pass a file name, or cut them into parts"
+        )
+    return payload
+
+
+def _call_each(fn: Any, rows: list[Any]) -> list[Any]:
+    return [fn(*row) for row in rows]
+
+
+def _on_nodes(nodes: Sequence[str], launcher: Any) -> list[Launcher]:
+    """A launcher for each name, which is reached by ssh."""
+    if launcher is not None:
+        raise ValueError("nodes is short for a list of SSH launchers: give the one or the other")
+    if isinstance(nodes, str) or not nodes:
+        raise ValueError('nodes is a list of names, such as ["hippo", "user@newt:2222"]')
+    from sleighexec.launchers.ssh import SSH
+
+    return [SSH(node) for node in nodes]
+
+
+def _places(
+    launcher: Launcher | Sequence[Launcher] | None, max_workers: int | None
+) -> list[Launcher]:
+    """The launcher of the worker of each rank."""
+    if launcher is None:
+        from sleighexec.launchers.local import Local
+
+        launcher = Local()
+    places: list[Launcher] = []
+    for each in launcher if isinstance(launcher, Sequence) else [launcher]:
+        count = getattr(each, "workers", None)
+        if count is None:
+            count = _checked_workers(max_workers)
+        places += [each] * _checked_int("workers", count, 1)
+    if not places:
+        raise ValueError("launcher is an empty list")
+    if max_workers is not None:
+        del places[_checked_workers(max_workers) :]
+    return places
+
+
+def _checked_workers(max_workers: int | None) -> int:
+    if max_workers is None:
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0)) or 1
+        return os.cpu_count() or 1
+    return _checked_int("max_workers", max_workers, 1)
+
+
+def _settings(
+    default: Settings,
+    retries: int | None,
+    timeout: float | None,
+    memory_limit: int | str | None,
+    priority: int | None = None,
+) -> Settings:
+    """The settings, with these in place of those of the default; None: no other."""
+    if retries is None:
+        retries = default.retries
+    timeout = default.timeout if timeout is None else _checked_seconds("timeout", timeout)
+    limit = default.memory_limit if memory_limit is None else _bytes("memory_limit", memory_limit)
+    if priority is None:
+        priority = default.priority
+    elif not isinstance(priority, int) or isinstance(priority, bool):
+        raise TypeError(f"priority must be an integer, not {type(priority).__name__}")
+    return Settings(_checked_int("retries", retries, 0), timeout, limit, priority)
+
+
+def _bytes(name: str, value: int | str) -> int:
+    """A number of bytes, from a number or from text such as "500 MB" or "2 GiB"."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", value, re.IGNORECASE)
+        if match is None:
+            raise ValueError(f'{name} must be a number of bytes, such as "500 MB", not {value!r}')
+        power = " kmgt".index(match[2].lower() or " ")
+        value = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    return _checked_int(name, value, 1)
+
+
+def _checked_seconds(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not value > 0:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+    return value
+
+
+def _checked_int(name: str, value: int, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if value < least:
+        raise ValueError(
+            f"{name} must be greater than {least - 1}" if least else f"{name} must be >= 0"
+        )
+    return value

@@ -1,0 +1,459 @@
+"""What a worker must know before it can run a call: functions and globals, each sent once.
+
+    submit(fn, …) ─▶ FunctionTable.define(fn) ─▶ Definition(key, code, needs: [GlobalValue…])
+                                                   │            the worker keeps it under its key
+    per worker:  Known.news(definition) ───────────┘            what this worker has not seen yet
+
+A function travels once to each worker and is then called by its key. A by-value function (of
+`__main__`, a notebook cell, a lambda) travels without the globals it uses; these go to the
+namespace that it shares in the worker with the other functions of its module, and only when their
+value on the client is another than the one last sent: what a worker built there is not overwritten
+by what the client never touched, and what the client changed arrives.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from sleighexec import payload as pickling
+from sleighexec.messages import Payload
+
+MAX_NAMES = 1000  # of functions that travel with their calls; more have no name in messages
+BIG = 1024 * 1024  # bytes from which what all calls of an eachElem have is sent once to a worker
+KEPT = 1024  # functions whose definition is remembered; more are pickled again when used again
+
+# Builtins of every worker; what the client has under these names stays there.
+CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws")
+
+_MISSING = object()
+_SYS_PATH = (0, "sys.path")  # the namespace key under which the caller's sys.path travels
+_STABLE = frozenset({*pickling.SIMPLE, types.ModuleType, types.BuiltinFunctionType})
+
+
+class GlobalValue:
+    """One global variable of a by-value function, as it was when a call was made."""
+
+    __slots__ = ("name", "namespace", "payload", "version")
+
+    def __init__(
+        self, namespace: pickling.NamespaceKey, name: str, version: int, payload: Payload
+    ) -> None:
+        self.namespace, self.name = namespace, name
+        self.version, self.payload = version, payload
+
+
+Places = tuple[tuple[pickling.NamespaceKey, str], ...]  # which globals, by namespace and name
+
+
+def places_of(needs: tuple[GlobalValue, ...]) -> Places:
+    """Where the globals are that a call needs; the path of modules is not one of them."""
+    return tuple((each.namespace, each.name) for each in needs if each.namespace != _SYS_PATH)
+
+
+class SharedValue(GlobalValue):
+    """The value of a Shared handle. When nobody needs it any more, workers forget it."""
+
+    __slots__ = ("__weakref__",)
+
+
+def named(function: Any) -> str:
+    """What to call a function, or whatever is called, in a message."""
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        inner = getattr(function, "func", None)  # of a functools.partial
+        name = named(inner) if inner is not None else type(function).__qualname__
+    return name
+
+
+class Definition:
+    """A function as a worker needs it. `key` stands for exactly these bytes."""
+
+    __slots__ = ("key", "name", "needs", "payload", "places")
+
+    def __init__(
+        self, key: int, name: str, payload: Payload, needs: tuple[GlobalValue, ...], places: Places
+    ) -> None:
+        self.key, self.name, self.payload = key, name, payload
+        self.needs, self.places = needs, places
+
+
+class _Global:
+    """What the client last saw of a global: the very object, and what became of it."""
+
+    __slots__ = ("inner", "print_", "sent", "stable", "value")
+
+    def __init__(
+        self,
+        value: object,
+        stable: bool,  # the same object cannot mean something else later
+        print_: bytes,
+        sent: GlobalValue,
+        inner: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]],
+    ) -> None:
+        self.value, self.stable, self.print_ = value, stable, print_
+        self.sent, self.inner = sent, inner
+
+
+# Stands for a global that has no value here yet.
+_ABSENT = _Global(_MISSING, True, b"", GlobalValue((0, ""), "", 0, Payload(b"")), {})
+
+
+class _Entry:
+    __slots__ = ("definition", "fingerprint", "watched")
+
+    def __init__(
+        self,
+        definition: Definition,
+        fingerprint: bytes,
+        watched: list[tuple[dict[str, Any], str, _Global]],
+    ) -> None:
+        self.definition, self.fingerprint, self.watched = definition, fingerprint, watched
+
+
+class FunctionTable:
+    """The functions of one executor and the globals they use. Safe from several threads."""
+
+    def __init__(self, more_path: Iterable[str] = ()) -> None:
+        """`more_path`: folders that imports in workers search too."""
+        self._lock = threading.Lock()  # guards everything below, but for reads of _entries
+        self._entries: dict[Any, _Entry] = {}
+        self._globals: dict[tuple[pickling.NamespaceKey, str], _Global] = {}
+        self._namespaces: dict[int, tuple[pickling.NamespaceKey, dict[str, Any]]] = {}
+        self._keys = itertools.count(1)
+        self._versions = itertools.count(1)
+        self._path: GlobalValue | None = None
+        self._seen_path: list[str] = []  # the sys.path that it is made of
+        self.forgotten: list[str] = []  # names of shared values that nobody needs any more
+        self._more_path = list(more_path)
+        self.apply = Definition(0, "apply", Payload(b""), (), ())  # built into every worker
+        self._applies: dict[str, Definition] = {}
+
+    def apply_as(self, function: Any) -> Definition:
+        """What calls a function that travels with each call, under that one's name."""
+        name = named(function)
+        if name not in self._applies:
+            if len(self._applies) >= MAX_NAMES:
+                return self.apply
+            self._applies[name] = Definition(0, name, Payload(b""), (), ())
+        return self._applies[name]
+
+    def define(self, function: Any) -> Definition | None:
+        """The definition of a function; None if it must travel with each call.
+
+        That is so for what has state of its own: closures, bound methods, partials, objects.
+
+        Raises:
+            Exception: Whatever pickling the function or a global that it uses raises.
+        """
+        kind = type(function)
+        if kind is not types.FunctionType:
+            if kind is not types.BuiltinFunctionType and kind is not type:
+                return None
+        elif function.__closure__ is not None:
+            return None
+        entry = self._entries.get(function)
+        if (
+            entry is not None
+            and sys.path == self._seen_path
+            and (
+                not entry.watched
+                or all(
+                    seen.stable and namespace.get(name, _MISSING) is seen.value
+                    for namespace, name, seen in entry.watched
+                )
+            )
+        ):
+            return entry.definition
+        with self._lock:
+            return self._define(function, self._entries.get(function))
+
+    def dumps_call(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]]:
+        """Arguments (or anything else for a worker) pickled, with the globals they need there."""
+        plain = pickling.dumps_plain(call)
+        if plain is not None:
+            return Payload(plain), ()
+        with self._lock:
+            payload, needed, shared = pickling.dump_call(call, self._namespace_of)
+            return payload, (*self._needs(self._values_of(needed)), *shared)
+
+    def share(self, value: object) -> pickling.Shared:
+        """A handle that stands for a value, as it is now, in the arguments of calls.
+
+        Raises:
+            Exception: Whatever pickling the value raises.
+        """
+        return self._shared(value, *self.dumps_call(value))
+
+    def shared_if_big(self, value: object) -> object:
+        """A handle in place of a value that is too big to travel with each call of many."""
+        kind = type(value)
+        if kind is pickling.Shared:
+            return value
+        if kind in pickling.SIMPLE:
+            big = kind in (str, bytes) and len(value) >= BIG  # type: ignore[arg-type]
+            return self.share(value) if big else value
+        payload, needs = self.dumps_call(value)
+        return self._shared(value, payload, needs) if payload.size_bytes >= BIG else value
+
+    def _shared(
+        self, value: object, payload: Payload, needs: tuple[GlobalValue, ...]
+    ) -> pickling.Shared:
+        name = str(next(self._versions))
+        sent = SharedValue(pickling.SHARED, name, 1, pickling.snapshot(payload))
+        weakref.finalize(sent, self.forgotten.append, name).atexit = False
+        return pickling.Shared(value, (*needs, sent))
+
+    def _define(self, function: Any, entry: _Entry | None) -> Definition | None:
+        if pickling.travels_by_name(function):
+            payload = pickling.dumps(function)
+            needed: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]] = {}
+        else:
+            if not isinstance(function, types.FunctionType) or not _is_plain(function):
+                return None
+            payload, needed, _ = pickling.dump_call(function, self._namespace_of)
+        watched = self._values_of(needed)
+        fingerprint = _fingerprint(payload)
+        if entry is not None and entry.fingerprint == fingerprint:
+            key = entry.definition.key
+        else:
+            key = next(self._keys)
+        needs = self._needs(watched)
+        name = getattr(function, "__qualname__", repr(function))
+        definition = Definition(key, name, payload, needs, places_of(needs))
+        if len(self._entries) >= KEPT:
+            self._entries.clear()
+        self._entries[function] = _Entry(definition, fingerprint, watched)
+        return definition
+
+    def _values_of(
+        self, needed: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]]
+    ) -> list[tuple[dict[str, Any], str, _Global]]:
+        """The present values of globals, and of those that they need in turn."""
+        found = []
+        todo, seen = list(needed.items()), set(needed)
+        while todo:
+            (key, name), namespace = todo.pop()
+            value = namespace.get(name, _MISSING)
+            if value is _MISSING:  # not defined yet; the worker may define it, or we later
+                found.append((namespace, name, _ABSENT))
+                continue
+            known = self._global(key, name, value)
+            found.append((namespace, name, known))
+            for item in known.inner.items():
+                if item[0] not in seen:
+                    seen.add(item[0])
+                    todo.append(item)
+        return found
+
+    def _global(self, key: pickling.NamespaceKey, name: str, value: object) -> _Global:
+        known = self._globals.get((key, name))
+        if known is not None and known.stable and known.value is value:
+            return known
+        try:
+            payload, inner, _ = pickling.dump_call(value, self._namespace_of)
+        except Exception as error:
+            pickling.add_note(error, f"while pickling the global variable {name!r} of {key[1]}")
+            raise
+        inner.pop((key, name), None)
+        fingerprint = _fingerprint(payload)
+        if known is not None and known.print_ == fingerprint:
+            sent = known.sent
+        else:
+            sent = GlobalValue(key, name, next(self._versions), payload)
+        known = _Global(value, _is_stable(value), fingerprint, sent, inner)
+        self._globals[key, name] = known
+        return known
+
+    def _needs(self, values: list[tuple[dict[str, Any], str, _Global]]) -> tuple[GlobalValue, ...]:
+        needs = (seen.sent for _, _, seen in values if seen is not _ABSENT)
+        return (self._sys_path(), *needs)
+
+    def _sys_path(self) -> GlobalValue:
+        if self._path is None or self._seen_path != sys.path:
+            self._seen_path = list(sys.path)
+            self._entries.clear()  # they need the path as it was
+            path = [*self._seen_path[:1], *self._more_path, *self._seen_path[1:]]
+            self._path = GlobalValue(
+                _SYS_PATH, "sys.path", next(self._versions), pickling.pack(path)
+            )
+        return self._path
+
+    def _namespace_of(self, namespace: dict[str, Any]) -> pickling.NamespaceKey:
+        found = self._namespaces.get(id(namespace))
+        if found is None:
+            name = str(namespace.get("__name__", "?"))
+            main = sys.modules.get("__main__")
+            number = (
+                0 if main is not None and namespace is main.__dict__ else len(self._namespaces) + 1
+            )
+            # The dict is kept too: another one must not come to the same id.
+            found = ((number, name), namespace)
+            self._namespaces[id(namespace)] = found
+        return found[0]
+
+
+class Known:
+    """What one worker has been told, on the client's side; the worker drops the same functions."""
+
+    def __init__(self, table: FunctionTable) -> None:
+        self._functions: dict[int, None] = {}
+        self._globals: dict[tuple[pickling.NamespaceKey, str], int] = {}
+        self._forgotten, self._forgot = table.forgotten, len(table.forgotten)
+
+    def news(self, definition: Definition | None, needs: tuple[GlobalValue, ...]) -> list[Any]:
+        """What must be sent along before a call, in the form that `Learned.learn` takes."""
+        out: list[Any] = []
+        while self._forgot < len(self._forgotten):
+            name = self._forgotten[self._forgot]
+            self._forgot += 1
+            if self._globals.pop((pickling.SHARED, name), None) is not None:
+                out.append((pickling.SHARED, name, None, []))
+        for each in (definition.needs if definition is not None else ()) + needs:
+            place = (each.namespace, each.name)
+            if self._globals.get(place) != each.version:
+                self._globals[place] = each.version
+                data = each.payload
+                out.append((each.namespace, each.name, pickling.carried(data.head), _wrapped(data)))
+        if definition is not None and definition.key and definition.key not in self._functions:
+            self._functions[definition.key] = None
+            data = definition.payload
+            out.append((definition.key, None, pickling.carried(data.head), _wrapped(data)))
+        return out
+
+    def forget_old(self) -> None:
+        """Before each frame, here and in the worker alike: the oldest functions are dropped."""
+        while len(self._functions) > KEPT:
+            del self._functions[next(iter(self._functions))]
+
+
+class Learned:
+    """What this worker has been told: functions by key, and the namespaces that they share."""
+
+    def __init__(self) -> None:
+        self._functions: dict[int, Any] = {0: apply}
+        self.failed: dict[tuple[pickling.NamespaceKey, str], BaseException] = {}
+        self.own_path: list[str] | None = None  # sys.path of a worker on another machine
+
+    def learn(self, news: list[Any]) -> None:
+        """Take in what came along with calls; what cannot be rebuilt fails those that use it."""
+        self._forget_old()
+        for target, detail, head, buffers in news:
+            if isinstance(target, int):
+                self._functions[target] = _Unread(Payload(head, buffers))
+                continue
+            place = (tuple(target), detail)
+            if detail in CLASSIC_NAMES:
+                continue
+            self.failed.pop(place, None)
+            if head is None:
+                pickling.namespace(place[0]).pop(detail, None)
+                continue
+            if place[0] == pickling.SHARED:  # all calls get the same one
+                buffers = [memoryview(buffer).toreadonly() for buffer in buffers]
+            try:
+                value = pickling.loads(Payload(head, buffers))
+            except BaseException as error:  # user code may raise anything while unpickling
+                self.failed[place] = error
+                continue
+            if place[0] == _SYS_PATH:
+                if self.own_path is not None:
+                    from sleighexec.importer import joined_path
+
+                    value = joined_path(value, self.own_path)
+                sys.path[:] = value
+            else:
+                pickling.namespace(place[0])[detail] = value
+
+    def function(self, key: int) -> Any:
+        """The function with this key.
+
+        Raises:
+            BaseException: What unpickling it raised.
+        """
+        function = self._functions[key]
+        if type(function) is _Unread:
+            function = self._functions[key] = pickling.loads(function.payload)
+        return function
+
+    def check(self, places: Places) -> None:
+        """Raise what unpickling one of these globals raised, if one could not be rebuilt."""
+        for place in places:
+            if place in self.failed:
+                raise self.failed[place]
+
+    def _forget_old(self) -> None:
+        while len(self._functions) > KEPT + 1:
+            del self._functions[next(itertools.islice(self._functions, 1, None))]
+
+
+class _Unread:
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+
+
+def apply(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """How a function that travels with its arguments is called."""
+    return function(*args, **kwargs)
+
+
+class Filled:
+    """Arguments that were pickled with gaps, and values for these; a worker unpickles it whole."""
+
+    def __init__(self, payload: Payload, places: list[int | str], values: list[Any]) -> None:
+        self._payload, self._places, self._values = payload, places, values
+
+    def __reduce__(self) -> Any:
+        # Their buffers go on as they are, beside the pickle that we become a part of.
+        buffers = [pickle.PickleBuffer(buffer) for buffer in self._payload.buffers]
+        head = pickling.carried(self._payload.head)
+        return _fill, (head, buffers, self._places, self._values)
+
+
+def _fill(head: Any, buffers: list[Any], places: list[int | str], values: list[Any]) -> Any:
+    """In the worker: the arguments of a call, positional ones and keywords."""
+    args, kwargs = pickling.loads(Payload(head, buffers))
+    args = list(args)
+    for place, value in zip(places, values):
+        if isinstance(place, int):
+            args[place] = value
+        else:
+            kwargs[place] = value
+    return tuple(args), kwargs
+
+
+def _wrapped(payload: Payload) -> list[Any]:
+    return [pickling.carried(buffer) for buffer in payload.buffers]
+
+
+def _is_plain(function: types.FunctionType) -> bool:
+    """Whether the function is its code and its globals, with nothing of its own that can change."""
+    return not function.__dict__ and not function.__kwdefaults__ and _all_simple(function)
+
+
+def _all_simple(function: types.FunctionType) -> bool:
+    return all(type(value) in pickling.SIMPLE for value in function.__defaults__ or ())
+
+
+def _is_stable(value: object) -> bool:
+    kind = type(value)
+    if kind in _STABLE:
+        return True
+    if isinstance(value, types.FunctionType):
+        return pickling.travels_by_name(value) or (value.__closure__ is None and _is_plain(value))
+    return isinstance(value, type) and pickling.travels_by_name(value)
+
+
+def _fingerprint(payload: Payload) -> bytes:
+    import hashlib  # brings in OpenSSL, and no worker needs it
+
+    digest = hashlib.blake2b(payload.head, digest_size=16)
+    for buffer in payload.buffers:
+        digest.update(buffer)
+    return digest.digest()

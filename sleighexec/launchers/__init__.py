@@ -1,0 +1,1 @@
+"""Launchers: start this command somewhere and give me its stdin and stdout."""

@@ -1,0 +1,162 @@
+"""The near end of a link to another machine: a thread, and the Unix socket that the engine holds.
+
+    thread "sleigh-link-hippo":  connect ─▶ boot.talk ─▶ Relay.serve ─▶ close
+
+An engine sees the same as with an agent on this machine: a socket to it, and how it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from sleighexec.errors import HostError
+from sleighexec.launchers import boot
+from sleighexec.relay import Relay
+
+TAIL = 64 * 1024  # bytes of a command's stderr that are kept
+KILLED = -9  # the exit status of what has ended in a way that nobody could see
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
+
+class Streams(Protocol):
+    """A command that runs somewhere."""
+
+    read: int  # descriptor of its stdout
+    write: int  # …and of its stdin
+
+    def kill(self) -> None:
+        """End it at once. From any thread, and more than once."""
+
+    def close(self) -> tuple[int | None, str]:
+        """See that it ends; its exit status, if that is known, and the end of its stderr."""
+
+    def forget(self) -> None:
+        """In a forked child: close our copies of its descriptors."""
+
+
+class Link:
+    """See `sleighexec.launchers.base.Handle`.
+
+    Attributes:
+        failure: Why there is no agent, or none any more; None while there is one.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        connect: Callable[[Link], Streams],
+        opening: bytes,
+        *,
+        timeout: float,
+        delay: float = 0,
+    ) -> None:
+        """Begin to connect, after `delay` seconds; it must be done `timeout` seconds later."""
+        self.host, self._connect, self._opening = host, connect, opening
+        self._timeout, self._delay = timeout, delay
+        self.failure: HostError | None = None
+        self.killed = threading.Event()
+        self.settled = threading.Event()  # there is an agent, or it is known that there is none
+        self.ended = False
+        self._status: int | None = None
+        self._streams: Streams | None = None
+        self._lock = threading.Lock()  # guards _streams and _undo
+        self._undo: list[Callable[[], object]] = []
+        self.stream, self._control = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name=f"sleigh-link-{host}", daemon=True)
+        _links.add(self)
+        self._thread.start()
+
+    def kill(self) -> None:
+        """End it at once, wherever it stands."""
+        self.killed.set()
+        with self._lock:
+            streams, undo = self._streams, list(self._undo)
+        for step in undo:
+            with contextlib.suppress(OSError):
+                step()
+        if streams is not None:
+            streams.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status of the command. Raises TimeoutError when it has not ended in time."""
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise TimeoutError(f"the command on {self.host} has not ended")
+        return KILLED if self._status is None else self._status
+
+    def on_kill(self, step: Callable[[], object]) -> None:
+        """Call this if the link is killed while it is being connected.
+
+        Raises:
+            HostError: It was killed already.
+        """
+        with self._lock:
+            self._undo.append(step)
+        if self.killed.is_set():
+            raise HostError(self.host, "it was stopped while it was being connected")
+
+    def _run(self) -> None:
+        stderr = reason = ""
+        try:
+            if self.killed.wait(self._delay):
+                return
+            deadline = time.monotonic() + self._timeout
+            streams = self._connect(self)
+            with self._lock:
+                self._streams = streams
+            if self.killed.is_set():
+                return
+            boot.talk(self.host, streams.read, streams.write, self._opening, deadline)
+            relay = Relay(streams.read, streams.write, self._control, 1, far=False)
+            relay.on_heard = self.settled.set
+            reason = relay.serve()
+            if relay.silent:
+                streams.kill()  # there is nobody to wait for
+        except HostError as error:
+            self.failure = error
+        except Exception as error:  # a thread's last resort: the engine hears of it
+            self.failure = HostError(self.host, f"{type(error).__name__}: {error}")
+            self.failure.__cause__ = error
+        finally:
+            if self._streams is not None:
+                self._status, stderr = self._streams.close()
+            self._judge(reason, stderr)
+            self.ended = True
+            self.settled.set()
+            self._control.close()
+
+    def _judge(self, reason: str, stderr: str) -> None:
+        """Say why it ended."""
+        how = f" (status {self._status})" if self._status not in (0, None, KILLED) else ""
+        if self.failure is not None:
+            cause = self.failure.__cause__
+            facts = self.host, self.failure.reason + how, stderr or self.failure.stderr
+            self.failure = type(self.failure)(*facts)
+            self.failure.__cause__ = cause
+        elif not self.killed.is_set():  # nobody asks for it if that was in order
+            self.failure = HostError(self.host, (reason or "it ended") + how, stderr)
+
+    def forget(self) -> None:
+        """In a forked child: let go of everything without a word."""
+        for sock in (self.stream, self._control):
+            sock.close()
+        if self._streams is not None:
+            self._streams.forget()
+
+
+def _in_child() -> None:
+    for link in list(_links):
+        link.forget()
+    _links.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

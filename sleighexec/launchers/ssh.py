@@ -1,0 +1,375 @@
+"""Workers on another machine by ssh, through paramiko.
+
+    SSH.launch ─▶ Link thread: route ─▶ jump ─▶ jump ─▶ host ─▶ login ─▶ `sh` in a session
+    thread "sleigh-ssh-in"      session's stdout ─▶ socket ─▶ relay
+    thread "sleigh-ssh-out"     relay ─▶ socket ─▶ session's stdin
+    thread "sleigh-ssh-errors"  session's stderr ─▶ ours; its end is kept
+
+Host keys are always checked: a host that is not known, or shows another key, is refused before
+anything is sent to it, and the error says what to do. Nothing is ever asked on the terminal, and a
+login that fails is not tried again: servers lock out those who try.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from sleighexec.errors import HostError, HostKeyError, LoginError
+from sleighexec.launchers import boot, sshconfig
+from sleighexec.launchers.base import Handle
+from sleighexec.launchers.command import pass_on
+from sleighexec.launchers.knownhosts import fingerprint, known
+from sleighexec.launchers.link import TAIL, Link
+from sleighexec.launchers.sshconfig import Route
+
+CONNECT_SECONDS = 5.0  # to reach a host; paramiko's own patience is 72 s without a cable
+BANNER_SECONDS = 5.0  # for its greeting
+LOGIN_SECONDS = 10.0
+SESSION_SECONDS = 5.0  # to open a session once logged in
+END_SECONDS = 0.3  # for the exit status when the session's output has ended
+AT_ONCE = 8  # hosts that are connected at the same time: a jump host takes no more strangers
+PIECE = 64 * 1024  # bytes read at a time
+
+LOG = "sleighexec.ssh"  # the logger of paramiko's own messages; our errors say what matters
+logging.getLogger(LOG).addHandler(logging.NullHandler())
+
+_turns = threading.BoundedSemaphore(AT_ONCE)
+
+
+@dataclass(frozen=True)
+class SSH:
+    """Workers on another machine, started through ssh.
+
+    `SSH("hippo")`, `SSH("me@newt:2222", workers=8, python="/opt/python3.11/bin/python3")`. The
+    user's OpenSSH configuration counts: host names, users, ports, keys, agent, ProxyJump. Nothing
+    need be installed on the host but Python of this version.
+
+    Attributes:
+        host: Its name, as `ssh` would take it, or `user@host:port`.
+        workers: How many workers.
+        user, port: They count more than the configuration.
+        python: The interpreter there; None: the path of this one, else its version, else python3.
+        env: Environment variables of the agent and its workers.
+        prelude: Lines of shell before anything else, such as `module load python/3.11`.
+        cwd: The folder to work in; None: the home.
+        ship: Which modules of the caller workers may have that lack them: "auto", those outside
+            of site-packages; or names of packages; or none.
+        key: A file with a private key to log in with; None: those of the configuration.
+        config: A file to be read in place of `~/.ssh/config`.
+    """
+
+    host: str
+    workers: int = 1
+    user: str | None = None
+    port: int | None = None
+    python: str | None = None
+    env: Mapping[str, str] | None = field(default=None, hash=False)
+    prelude: str = ""
+    cwd: str | None = None
+    ship: str | tuple[str, ...] = "auto"
+    key: str | None = None
+    config: str | None = None
+
+    def __post_init__(self) -> None:
+        sshconfig.split(self.host)
+        self.opening()
+
+    def opening(self) -> bytes:
+        """What is said to the shell at the other end."""
+        return boot.script(self.python, self.prelude, self.cwd, self.env or {})
+
+    def launch(
+        self,
+        command: list[str],
+        environ: dict[str, str],
+        *,
+        timeout: float = 60,
+        delay: float = 0,
+    ) -> Handle:
+        """Connect, `delay` seconds from now; `command`, made for this machine, has no use."""
+        return Link(self.host, self._connect, self.opening(), timeout=timeout, delay=delay)
+
+    def _connect(self, link: Link) -> SSHStreams:
+        key = None if self.key is None else os.path.expanduser(self.key)
+        if key is not None and not os.path.exists(key):
+            raise LoginError(self.host, f"there is no key file {key}")
+        user, host, port = sshconfig.split(self.host)
+        with _turns, contextlib.ExitStack() as opened:
+            clients: list[paramiko.SSHClient] = []
+            route = _route(host, self.user or user, self.port or port, self.config)
+            sock: Any = None
+            for jump in route.jumps:
+                through = _route(*_jump(jump), self.config)
+                sock = _tunnel(clients[-1], through, jump) if clients else None
+                clients.append(_client(link, jump, through, None, sock, opened))
+            sock = _tunnel(clients[-1], route, self.host) if clients else None
+            clients.append(_client(link, self.host, route, key, sock, opened))
+            streams = SSHStreams(clients, self.host)
+            opened.pop_all()
+        return streams
+
+
+def _jump(name: str) -> tuple[str, str | None, int | None]:
+    user, host, port = sshconfig.split(name.removeprefix("ssh://"))
+    return host, user, port
+
+
+def _route(host: str, user: str | None, port: int | None, config: str | None) -> Route:
+    def lookup(path: Path, name: str) -> dict[str, list[str]]:
+        found = paramiko.SSHConfig.from_path(str(path)).lookup(name)
+        return {k: [v] if isinstance(v, str) else list(v) for k, v in found.items()}
+
+    return sshconfig.route(host, user, port, config, lookup)
+
+
+def _tunnel(client: paramiko.SSHClient, route: Route, name: str) -> Any:
+    """A channel through a jump host to the next one."""
+    transport = client.get_transport()
+    assert transport is not None
+    try:
+        target = route.address, route.port
+        return transport.open_channel(
+            "direct-tcpip", target, ("127.0.0.1", 0), timeout=CONNECT_SECONDS
+        )
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise HostError(name, f"the jump host cannot reach it: {error}") from error
+
+
+def _client(
+    link: Link,
+    name: str,
+    route: Route,
+    key: str | None,
+    sock: Any,
+    opened: contextlib.ExitStack,
+) -> paramiko.SSHClient:
+    """A client that is logged in.
+
+    Raises:
+        HostError: It is not; the class says whose fault it is.
+    """
+    if sock is None:
+        sock = _socket(name, route)
+    opened.callback(sock.close)
+    link.on_kill(lambda: _shut(sock))
+    known_as = route.known_as or route.address
+    shown = known_as if route.port == 22 or route.known_as else f"[{known_as}]:{route.port}"
+    client = paramiko.SSHClient()
+    client.set_log_channel(LOG)
+    opened.callback(client.close)
+    policy = _Strict(name, route, shown)
+    client.set_missing_host_key_policy(policy)
+    policy.fill(client)
+    keys: Any = [key] if key else route.keys
+    try:
+        client.connect(
+            known_as,
+            22 if route.known_as else route.port,
+            username=route.user,
+            key_filename=keys,
+            sock=sock,
+            allow_agent=route.agent and key is None,
+            look_for_keys=False,
+            timeout=LOGIN_SECONDS,
+            banner_timeout=BANNER_SECONDS,
+            auth_timeout=LOGIN_SECONDS,
+            channel_timeout=SESSION_SECONDS,
+        )
+    except paramiko.BadHostKeyException as error:
+        raise policy.changed(error.key.asbytes(), error.expected_key.asbytes()) from error
+    except (paramiko.AuthenticationException, paramiko.PasswordRequiredException) as error:
+        raise _refused(name, route, key, error) from error
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        if "No authentication methods" in str(error) or "not a valid" in str(error):
+            raise _refused(name, route, key, error) from error
+        where = f"{route.address} port {route.port}"
+        if "banner" in str(error):
+            text = f"nobody greets as an ssh server at {where} within {BANNER_SECONDS:.0f} s"
+            raise HostError(name, text) from error
+        raise HostError(name, f"no ssh connection to {where}: {error}") from error
+    transport = client.get_transport()
+    assert transport is not None
+    server_key = transport.get_remote_server_key().asbytes()
+    policy.check_revoked(server_key)
+    return client
+
+
+def _socket(name: str, route: Route) -> Any:
+    """A connection to the host, by the configuration's own command or by TCP."""
+    if route.proxy:
+        words = {"%h": route.address, "%p": str(route.port), "%r": route.user, "%%": "%"}
+        command = route.proxy
+        for mark, word in words.items():
+            command = command.replace(mark, word)
+        return paramiko.ProxyCommand(command)
+    try:
+        sock = socket.create_connection((route.address, route.port), CONNECT_SECONDS)
+    except OSError as error:
+        where = f"{route.address} port {route.port}"
+        raise HostError(name, f"it cannot be reached at {where}: {error}") from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _shut(sock: Any) -> None:
+    """Wake whoever waits for a socket of any kind."""
+    if isinstance(sock, socket.socket):
+        sock.shutdown(socket.SHUT_RDWR)
+    else:
+        sock.close()
+
+
+def _refused(name: str, route: Route, key: str | None, error: Exception) -> LoginError:
+    tried = ", ".join([key] if key else route.keys) or "no key file"
+    agent = " and those of the ssh agent" if route.agent and key is None else ""
+    return LoginError(
+        name,
+        f"it does not let {route.user} in with {tried}{agent} ({error}): see that "
+        f"`ssh -o BatchMode=yes {name} true` works. A key with a passphrase must be in the agent",
+    )
+
+
+class _Strict(paramiko.MissingHostKeyPolicy):
+    """Refuses every key that the files of known hosts do not have."""
+
+    def __init__(self, name: str, route: Route, shown: str) -> None:
+        self._name, self._route, self._shown = name, route, shown
+        self._known = known(route.known_hosts, shown)
+
+    def fill(self, client: paramiko.SSHClient) -> None:
+        """Give a client the keys that are right."""
+        for kind, data in self._known.keys:
+            with contextlib.suppress(Exception):  # of a kind that paramiko does not know
+                key = paramiko.PKey.from_type_string(kind, data)
+                client.get_host_keys().add(self._shown, kind, key)
+
+    def missing_host_key(
+        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
+    ) -> None:
+        self.check_revoked(key.asbytes())
+        file = self._route.known_hosts[0] if self._route.known_hosts else "~/.ssh/known_hosts"
+        scan = f"ssh-keyscan -p {self._route.port} {self._route.address} >> {file}"
+        if self._route.known_as:
+            scan = f"ssh {self._name}"
+        text = (
+            f"its host key is not known: {fingerprint(key.asbytes())} ({key.get_name()}). If that "
+            f"is its key, make it known: `{scan}`"
+        )
+        if self._known.authorities:
+            text += (
+                ". It is known by a host certificate, which only OpenSSH can check: use "
+                f'Command("ssh -T -o BatchMode=yes {self._name} {{agent}}")'
+            )
+        raise HostKeyError(self._name, text)
+
+    def changed(self, key: bytes, expected: bytes) -> HostKeyError:
+        """The error for a host that shows another key than before."""
+        return HostKeyError(
+            self._name,
+            f"its host key has changed: it is {fingerprint(key)}, and {fingerprint(expected)} is "
+            "known. Somebody may be in between. If it was installed anew, forget the old key: "
+            f'`ssh-keygen -R "{self._shown}"`',
+        )
+
+    def check_revoked(self, key: bytes) -> None:
+        """Raise HostKeyError if the key is marked as one that must not be trusted."""
+        if key in self._known.revoked:
+            text = f"its host key {fingerprint(key)} is marked as revoked in the known hosts"
+            raise HostKeyError(self._name, text)
+
+
+class SSHStreams:
+    """A shell in a session of ssh. See `sleighexec.launchers.link.Streams`.
+
+    paramiko's channels are no descriptors, so threads carry their bytes to and from a socket pair.
+    """
+
+    def __init__(self, clients: list[paramiko.SSHClient], name: str) -> None:
+        self._clients = clients
+        self._transports: list[Any] = [client.get_transport() for client in clients]
+        try:
+            self._channel = self._transports[-1].open_session(timeout=SESSION_SECONDS)
+            self._channel.exec_command("exec sh")
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise HostError(name, f"no command can be run on it: {error}") from error
+        self._tail = bytearray()
+        self._killed = False
+        self._ours, self._theirs = socket.socketpair()
+        self.read, self.write = self._ours.fileno(), os.dup(self._ours.fileno())
+        self._threads = [
+            threading.Thread(target=work, name=f"sleigh-ssh-{way}-{name}", daemon=True)
+            for way, work in (
+                ("in", self._carry_in),
+                ("errors", self._carry_errors),
+                ("out", self._carry_out),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _carry_in(self) -> None:
+        """Thread: what the session writes, to the relay."""
+        with contextlib.suppress(OSError, EOFError):
+            while data := self._channel.recv(PIECE):
+                self._theirs.sendall(data)
+        with contextlib.suppress(OSError):
+            self._theirs.shutdown(socket.SHUT_WR)
+
+    def _carry_errors(self) -> None:
+        """Thread: keep the end of what the session writes to stderr, and pass it on to ours."""
+        with contextlib.suppress(OSError, EOFError):
+            while data := self._channel.recv_stderr(PIECE):
+                self._tail += data
+                del self._tail[:-TAIL]
+                pass_on(data)
+
+    def _carry_out(self) -> None:
+        """Thread: what the relay writes, to the session."""
+        with contextlib.suppress(OSError, EOFError):
+            while data := self._theirs.recv(PIECE):
+                self._channel.sendall(data)
+            self._channel.shutdown_write()
+
+    def kill(self) -> None:
+        self._killed = True
+        for client in reversed(self._clients):
+            client.close()
+        with contextlib.suppress(OSError):
+            self._theirs.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> tuple[int | None, str]:
+        with contextlib.suppress(OSError):
+            self._ours.shutdown(socket.SHUT_WR)  # the other side is to end, if it has not
+        channel = self._channel
+        if not self._killed:
+            channel.status_event.wait(END_SECONDS)
+        status = channel.exit_status if channel.exit_status_ready() else None
+        self.kill()
+        for thread in self._threads:
+            thread.join()
+        for transport in self._transports:
+            transport.join(1)
+        os.close(self.write)
+        self._ours.close()
+        self._theirs.close()
+        known_status = None if status in (None, -1) else status
+        return known_status, self._tail.decode("utf-8", "replace")
+
+    def forget(self) -> None:
+        for sock in (self._ours, self._theirs):
+            sock.close()
+        with contextlib.suppress(OSError):
+            os.close(self.write)
+        for transport in self._transports:
+            with contextlib.suppress(Exception):
+                transport.sock.close()

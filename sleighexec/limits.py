@@ -1,0 +1,97 @@
+"""What the clients of a server that listens may make it keep, so that none of them can fill it.
+
+    Limits    the numbers
+    Account   what a space keeps now, and whether there is room for more
+
+An embedded server has neither: it keeps what its own process stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sleighexec.messages import Value
+
+MAX_NAME = 1024  # bytes of UTF-8
+VALUE_BYTES = 256  # bytes of memory that a value takes beside its own
+PIECE_BYTES = 256  # bytes of memory that a piece of unsent output takes beside its own
+
+
+class Limits:
+    """How much a server keeps for its clients.
+
+    Args:
+        value_bytes: Of all values together, those on loan too; None: no limit.
+        values: How many of them.
+        variables: Variables and workspaces together.
+        waiting: Places in the lines of variables; a blocked fetch or find takes one for each
+            variable that it names.
+        connections: Of clients that have shown the key.
+        unsent_bytes: Output for a client that does not read it; from there on its replies wait
+            and it is not heard.
+        stall_seconds: How long that may last without a byte read before it is cut off.
+    """
+
+    def __init__(
+        self,
+        *,
+        value_bytes: int | None = None,
+        values: int = 10_000_000,
+        variables: int = 1_000_000,
+        waiting: int = 100_000,
+        connections: int = 10_000,
+        unsent_bytes: int = 64 * 1024**2,
+        stall_seconds: float = 60.0,
+    ) -> None:
+        self.value_bytes, self.values = value_bytes, values
+        self.variables, self.waiting = variables, waiting
+        self.connections = connections
+        self.unsent_bytes, self.stall_seconds = unsent_bytes, stall_seconds
+
+
+class Account:
+    """What the clients of a space have made it keep.
+
+    Attributes:
+        value_bytes, values, variables, waiting: As the limits of these names.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.value_bytes = self.values = self.variables = self.waiting = 0
+
+    def stored(self, values: Iterable[Value]) -> None:
+        for value in values:
+            self.values += 1
+            self.value_bytes += _size(value)
+
+    def gone(self, values: Iterable[Value]) -> None:
+        for value in values:
+            self.values -= 1
+            self.value_bytes -= _size(value)
+
+    def refusal(self, names: Iterable[str], values: Iterable[Value] = (), waiting: int = 0) -> str:
+        """Why these new variables, values and places in line are too many; "" if they are not."""
+        limits, values, names = self._limits, list(values), set(names)
+        if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME for name in names):
+            return f"a name has at most {MAX_NAME} bytes: choose a shorter one"
+        size = sum(map(_size, values))
+        if limits.value_bytes is not None and self.value_bytes + size > limits.value_bytes:
+            return (
+                f"{size} bytes do not fit beside the {self.value_bytes} that the workspace server "
+                f"keeps, of {limits.value_bytes} at most: fetch or delete some values, or start "
+                "the server with a higher --max-bytes"
+            )
+        for count, more, limit, what in (
+            (self.values, len(values), limits.values, "values"),
+            (self.variables, len(names), limits.variables, "variables"),
+            (self.waiting, waiting, limits.waiting, "places of blocked fetches and finds"),
+        ):
+            if more and count + more > limit:
+                return f"the workspace server keeps {count} {what} and no more than {limit}"
+        return ""
+
+
+def _size(value: Value) -> int:
+    """What a payload takes in memory, about."""
+    return VALUE_BYTES + int(value.size_bytes)

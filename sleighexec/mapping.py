@@ -1,0 +1,250 @@
+"""One function over a row of items: the job behind `map`, and the spans it is cut into.
+
+    map(fn, items) ─▶ MapJob(items, results) ◀─deliver(index, …)─ engine
+                        └ Span(0, n) in the space; a worker's fetch cuts off as much as it wants
+
+There is no Future for an item, and no chunk size to guess: a span is cut when a worker asks, by
+how long its calls were found to take.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import TimeoutError
+from typing import TYPE_CHECKING, Any
+
+from sleighexec.engines.outcomes import lost_error
+from sleighexec.errors import ForkedProcessError
+from sleighexec.functions import Definition, GlobalValue
+from sleighexec.task import BATCH_BYTES, PICKLED, Call, Loss, Settings, may_try_again
+
+if TYPE_CHECKING:
+    from sleighexec.engines.base import Engine
+
+_WAITING = object()  # stands for a result that is not there yet
+_TAKEN = object()  # …that its reader has
+
+
+class _Failure:
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class MapJob:
+    """The items of one `map`, their results as they come, and who waits for them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        definition: Definition,
+        needs: tuple[GlobalValue, ...],
+        form: int,
+        settings: Settings,
+        chunk: int = 1,
+        apply_to: Any = None,
+    ) -> None:
+        """`chunk` above 1 fixes how many items travel together; `apply_to` travels with each."""
+        self.engine, self.definition, self.needs, self.form = engine, definition, needs, form
+        self.settings, self.chunk, self.apply_to = settings, chunk, apply_to
+        self.items: list[Any] = []
+        self.results: list[Any] = []
+        self.losses: dict[int, tuple[Loss, ...]] = {}  # item -> workers that it has cost
+        self.cancelled = False
+        self._condition = threading.Condition()  # guards _wanted
+        self._wanted = -1  # the item that the reader sleeps for
+
+    def add(self, items: list[Any]) -> Span:
+        """Append items; the span of them, to be put into the space."""
+        start = len(self.items)
+        self.items += items
+        self.results += [_WAITING] * len(items)
+        return Span(self, start, len(self.items))
+
+    def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
+        if self.results[index] is not _WAITING:
+            return
+        self.items[index] = None
+        self.results[index] = value if error is None else _Failure(error)
+        if self._wanted == index:
+            with self._condition:
+                self._condition.notify_all()
+
+    def deliver_run(self, index: int, values: list[Any]) -> None:
+        end = index + len(values)
+        if self.cancelled:  # some of them may have been given an error
+            for number, value in enumerate(values, index):
+                self.deliver(number, value, None)
+            return
+        self.items[index:end] = [None] * len(values)
+        self.results[index:end] = values
+        if index <= self._wanted < end:
+            with self._condition:
+                self._condition.notify_all()
+
+    def take(self, index: int, deadline: float | None) -> Any:
+        """The result of one item, when it is there; its place forgets it.
+
+        Raises:
+            TimeoutError: It is not there at `deadline` (on the monotonic clock).
+            BaseException: What the call raised.
+        """
+        if self.results[index] is _WAITING:
+            self._wait(index, deadline)
+        result = self.results[index]
+        self.results[index] = _TAKEN
+        if type(result) is _Failure:
+            try:
+                raise result.error
+            finally:
+                result = None
+        return result
+
+    def _wait(self, index: int, deadline: float | None) -> None:
+        engine = self.engine
+        if engine.forked:
+            raise ForkedProcessError("this map belongs to the parent process")
+        engine.serve_until(lambda: self.results[index] is not _WAITING, deadline)
+        engine.attend()
+        with self._condition:
+            self._wanted = index
+            while self.results[index] is _WAITING:
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError
+                self._condition.wait(left)
+            self._wanted = -1
+
+    def cancel(self) -> None:
+        """Nobody wants the rest: what has not begun will not."""
+        self.cancelled = True
+
+    def kill(self) -> None:
+        """Nobody wants the rest: what has not begun will not, what runs is stopped."""
+        self.cancelled = True
+        while self.engine.kill(self):
+            time.sleep(0.005)
+
+
+class Span:
+    """A row of items of a job: the task that the space holds."""
+
+    __slots__ = ("job", "start", "stop")
+
+    def __init__(self, job: MapJob, start: int, stop: int) -> None:
+        self.job, self.start, self.stop = job, start, stop
+
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def begin(self, limit: int) -> tuple[Any, Any]:
+        job = self.job
+        if job.cancelled:
+            return None, None
+        count = self.stop - self.start
+        if job.chunk > 1:
+            limit = job.chunk
+        else:
+            # A share that leaves something for everybody, down to the last items.
+            limit = min(limit, -(-count // (2 * job.engine.max_workers)))
+            if job.form == PICKLED:
+                limit = self._light(limit)
+        if count <= limit:
+            return self, None
+        part = Span(job, self.start, self.start + limit)
+        self.start = part.stop
+        return part, self
+
+    def _light(self, limit: int) -> int:
+        """How many of the first `limit` items make a batch that is not too big."""
+        size = 0
+        for number in range(min(limit, self.stop - self.start)):
+            size += self.job.items[self.start + number].size_bytes
+            if size > BATCH_BYTES:
+                return number + 1
+        return limit
+
+    def give_back(self) -> None:
+        pass
+
+    def call(self) -> Call:
+        job = self.job
+        items = job.items[self.start : self.stop]
+        return Call(job.definition, job.needs, job.form, items, job.settings)
+
+    def advance(self, most: int) -> tuple[MapJob, int, int, bool]:
+        first, count = self.start, min(most, self.stop - self.start)
+        self.start += count
+        return self.job, first, count, self.start == self.stop
+
+    def printed(self, text: bytes) -> None:
+        pass  # nobody could ask for it
+
+    def position(self, whom: Any) -> int | None:
+        return 0 if whom is self.job else None
+
+    def split(self, count: int) -> tuple[Any, Any]:
+        if count >= self.stop - self.start:
+            return None, self
+        cut = Span(self.job, self.stop - count, self.stop)
+        self.stop -= count
+        return self, cut
+
+    def lost(self, loss: Loss, *, again: bool) -> tuple[list[Any], Any]:
+        job = self.job
+        alone = Span(job, self.start, self.start + 1)
+        self.start = alone.stop
+        rest = [self] if self.start < self.stop else []
+        losses = job.losses[alone.start] = (*job.losses.get(alone.start, ()), loss)
+        if again and may_try_again(losses, job.settings):
+            return [alone, *rest], None
+        return rest, alone.lose
+
+    def lose(self) -> None:
+        """Tell that its first item will have no result."""
+        self.job.deliver(self.start, None, lost_error(self.call(), self.job.losses.pop(self.start)))
+
+    def fail(self, error: Callable[[], BaseException]) -> None:
+        for index in range(self.start, self.stop):
+            self.job.deliver(index, None, error())
+
+    def withdraw(self) -> None:
+        from concurrent.futures import CancelledError
+
+        self.job.cancel()
+        self.fail(CancelledError)
+
+
+def results(job: MapJob, more: Iterator[Any] | None, deadline: float | None) -> Iterator[Any]:
+    """The results of a job in order; `more` puts the next items into it, one span at a time."""
+    try:
+        index, there = 0, job.results
+        while True:
+            if index == len(there) and not _feed(more):
+                return
+            last = min(index + job.chunk, len(there)) if more is not None else len(there)
+            while index < last:
+                if there[index] is _WAITING or type(there[index]) is _Failure:
+                    yield job.take(index, deadline)
+                else:
+                    yield _taken(there, index)
+                index += 1
+            _feed(more)
+    except KeyboardInterrupt:
+        job.kill()
+        raise
+    finally:
+        job.cancel()
+
+
+def _taken(results: list[Any], index: int) -> Any:
+    """A result out of its place: a generator must not hold what it has yielded."""
+    result, results[index] = results[index], _TAKEN
+    return result
+
+
+def _feed(more: Iterator[Any] | None) -> bool:
+    return more is not None and next(more, None) is not None

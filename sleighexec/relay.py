@@ -1,0 +1,368 @@
+"""Unix sockets, and the descriptors that are passed over them, carried over two byte streams.
+
+    engine ══ sockets ══ near relay ──── stdin, stdout ──── far relay ══ sockets ══ agent, workers
+                                     (ssh, a pipe, srun …)
+
+Here and there everything is as on one machine: an engine passes its agent one end of a socket pair
+for each worker. A relay takes the place of the missing half: channel 0 is the agent's connection,
+channel 1 what workers print, and each descriptor that comes along opens a channel of its own.
+
+Laws: 1. What one side has not taken is bounded: a channel may be WINDOW bytes ahead, no more, and
+         none waits for another.
+      2. What the agent says comes after all that its workers had written before it said so.
+      3. A side that hears nothing for too long takes the other for dead, and ends. Beats go once a
+         second, from processes and threads that never run a user's code.
+
+A frame is kind u8, 3 bytes of nothing, channel u32, number u32 (big-endian); DATA has that number
+of bytes behind it. Nothing here knows what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import math
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from collections import deque
+from collections.abc import Callable
+
+from sleighexec.channels import CONTROL, OUTPUT, WINDOW, Channel, SocketChannel
+
+FRAME = struct.Struct("!BxxxII")
+DATA, CREDIT, OPEN, CLOSE, BEAT = range(1, 6)
+CHUNK = 64 * 1024  # bytes of one DATA frame at most: a small one waits no longer than for that
+READ = 256 * 1024  # bytes taken from the stream at once
+MANY = 8  # frames for the stream after which no more is read in a round
+BEAT_SECONDS = 1.0
+NEAR_PATIENCE = 5.0  # seconds of silence after which a host counts as lost
+FAR_PATIENCE = 300.0  # …and after which a host gives its client up: a laptop's lid was closed
+END_SECONDS = 2.0  # for what is on its way when a side ends
+
+
+class LinkError(Exception):
+    """The other side of a link did something that no relay does."""
+
+
+class Relay:
+    """One end of a link. Serves until the end of it, in the thread or process that it is given."""
+
+    def __init__(self, read: int, write: int, control: socket.socket, output: int, *, far: bool):
+        """`read`, `write`: descriptors of the streams. `output`: where to take or put prints."""
+        self._read_end, self._write_end, self._far = read, write, far
+        for descriptor in (read, write):
+            os.set_blocking(descriptor, False)
+        self._control = SocketChannel(CONTROL, control)
+        self._channels: dict[int, Channel] = {CONTROL: self._control}
+        self._channels[OUTPUT] = Channel(OUTPUT, output)
+        self._numbers = OUTPUT
+        self._poll = select.poll()
+        self._wanted: dict[int, int] = {}  # what is registered, by descriptor
+        self._out: deque[memoryview] = deque()  # for the stream
+        self._head = b""  # of a frame that is not complete
+        self._rest, self._channel = 0, 0  # bytes to come of the present DATA frame, and its channel
+        self._arrived: list[int] = []  # descriptors that go with the next bytes of the control
+        self._debts: dict[Channel, int] = {}  # what must leave before the agent's next words
+        self._due = 0  # bytes of these words
+        self._patience = FAR_PATIENCE if far else math.inf  # the other side may take long to begin
+        self._heard = self._round_at = time.monotonic()
+        self._beaten = -math.inf
+        self._deadline: float | None = None  # of the end
+        self.reason = ""  # why it ended
+        self.silent = False  # …because nothing was heard any more
+        self.on_heard: Callable[[], object] = lambda: None  # called at the first sign
+
+    # ------------------------------------------------------------------ the loop
+
+    def serve(self) -> str:
+        """Carry bytes until one side ends; why it did."""
+        try:
+            while not self._over():
+                self._round()
+        except (OSError, LinkError) as error:
+            self._end(f"the connection broke: {error}")
+        finally:
+            for channel in self._channels.values():
+                if channel is not self._control or self._far:  # the near one's owner ends it last
+                    channel.close()
+            for descriptor in self._arrived:
+                os.close(descriptor)
+        return self.reason
+
+    def _over(self) -> bool:
+        """Whether the end has come and nothing is on its way any more, or for too long."""
+        if self._deadline is None:
+            return False
+        waiting = self._out if self._far else any(c.waiting for c in self._channels.values())
+        return not waiting or time.monotonic() >= self._deadline
+
+    def _end(self, reason: str) -> None:
+        """Begin to end."""
+        if self._deadline is None:
+            self.reason = reason
+            self._deadline = time.monotonic() + END_SECONDS
+
+    def _round(self) -> None:
+        before = time.monotonic()
+        if before - self._round_at > 2 * BEAT_SECONDS:
+            # We were late ourselves (stopped, or another thread kept the interpreter): what the
+            # other side has sent meanwhile is still to be read, so it is not silent.
+            self._heard = before
+        self._round_at = before
+        self._beat(before)
+        self._send()
+        free = not self._out  # while the stream is full, nothing more is read for it
+        self._declare(free)
+        next_ = min(self._beaten + BEAT_SECONDS, self._heard + self._patience)
+        ready = dict(self._poll.poll(max(0, next_ - before) * 1000 + 1))
+        if self._deadline is None:
+            if self._read_end in ready:
+                self._hear()
+            if free:
+                self._look(ready)
+        for channel in list(self._channels.values()):
+            if channel.waiting:
+                self._write(channel)
+        self._send()
+
+    def _declare(self, free: bool) -> None:
+        """Tell the poll object what we wait for now."""
+        wanted = {} if self._deadline is not None else {self._read_end: select.POLLIN}
+        if self._out:
+            wanted[self._write_end] = select.POLLOUT
+        for channel in self._channels.values():
+            mask = select.POLLIN if free and self._may_read(channel) else 0
+            if channel.waiting and self._may_write(channel):
+                mask |= select.POLLOUT
+            if mask:
+                wanted[channel.descriptor] = mask
+        # Whoever is not waited for is not registered either: a hang-up would be told for ever.
+        for descriptor in self._wanted.keys() - wanted.keys():
+            self._poll.unregister(descriptor)
+        for descriptor, mask in wanted.items():
+            if self._wanted.get(descriptor) != mask:
+                self._poll.register(descriptor, mask)
+        self._wanted = wanted
+
+    def _may_read(self, channel: Channel) -> bool:
+        if channel.credit <= 0 or channel.ending or self._deadline is not None:
+            return False
+        if channel.number == OUTPUT:
+            return self._far
+        return channel is not self._control or not self._debts
+
+    def _may_write(self, channel: Channel) -> bool:
+        return all(other.ended or other.written >= count for other, count in channel.waiting[0][2])
+
+    def _beat(self, now: float) -> None:
+        """Give a sign, and see whether the other side has given one."""
+        if now - self._beaten >= BEAT_SECONDS:
+            self._beaten = now
+            if not self._out:  # else something goes out anyway, as soon as it can
+                self._put(BEAT, 0, 0)
+        if now - self._heard > self._patience:
+            self._out.clear()
+            self.silent = True
+            self._end(f"no sign of life for {self._patience:.0f} s")
+
+    # ------------------------------------------------------------------ from our sockets
+
+    def _look(self, ready: dict[int, int]) -> None:
+        """Read our sockets, one chunk of each; the agent's after what its workers have written."""
+        control = self._control
+        if self._due and not self._debts:
+            limit, self._due = self._due, 0
+            self._take(control, limit)
+        elif control.descriptor in ready and self._may_read(control):
+            if self._far:
+                self._mark()
+            else:
+                self._take(control, min(CHUNK, control.credit))
+        for channel in list(self._channels.values()):
+            if channel is control or channel.descriptor not in ready or channel.ended:
+                continue
+            if self._may_read(channel):
+                self._take(channel, min(CHUNK, channel.credit))
+                if not channel.ended:  # next time the others come first
+                    self._channels[channel.number] = self._channels.pop(channel.number)
+                if len(self._out) > MANY:
+                    return
+
+    def _mark(self) -> None:
+        """The agent has said something: first comes all that its workers have written until now."""
+        self._due = min(_readable(self._control.descriptor), self._control.credit, CHUNK) or 1
+        for channel in self._channels.values():
+            if channel is not self._control and not channel.ending and channel.number != OUTPUT:
+                count = _readable(channel.descriptor)
+                if count:
+                    self._debts[channel] = count
+        if not self._debts:
+            limit, self._due = self._due, 0
+            self._take(self._control, limit)
+
+    def _take(self, channel: Channel, limit: int) -> None:
+        try:
+            data, descriptors = channel.read(limit)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data, descriptors = b"", []
+        if channel in self._debts:
+            self._debts[channel] -= len(data)
+            if self._debts[channel] <= 0 or not data:
+                del self._debts[channel]
+        for descriptor in descriptors:
+            self._numbers += 1
+            self._channels[self._numbers] = SocketChannel(
+                self._numbers, socket.socket(fileno=descriptor)
+            )
+            self._put(OPEN, self._numbers, 0)
+        if data:
+            channel.credit -= len(data)
+            self._put(DATA, channel.number, len(data), data)
+        elif channel is self._control:
+            self._end("the agent ended" if self._far else "it was closed here")
+        elif channel.number == OUTPUT:
+            channel.ending = True
+        else:
+            self._put(CLOSE, channel.number, 0)
+            self._drop(channel)
+
+    def _drop(self, channel: Channel) -> None:
+        if self._wanted.pop(channel.descriptor, None) is not None:
+            self._poll.unregister(channel.descriptor)  # before its number is used again
+        self._debts.pop(channel, None)
+        self._channels.pop(channel.number, None)
+        channel.close()
+
+    # ------------------------------------------------------------------ to the stream
+
+    def _put(self, kind: int, channel: int, number: int, data: bytes = b"") -> None:
+        self._out.append(memoryview(FRAME.pack(kind, channel, number) + data))
+
+    def _send(self) -> None:
+        while self._out:
+            try:
+                sent = os.write(self._write_end, self._out[0])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._out.clear()
+                self._end(f"the connection broke: {error}")
+                return
+            if sent < len(self._out[0]):
+                self._out[0] = self._out[0][sent:]
+                return
+            self._out.popleft()
+
+    # ------------------------------------------------------------------ from the stream
+
+    def _hear(self) -> None:
+        try:
+            data = os.read(self._read_end, READ)
+        except (BlockingIOError, InterruptedError):
+            return
+        if not data:
+            self._out.clear()
+            self._end("the connection ended")
+            return
+        self._heard = time.monotonic()
+        if self._patience == math.inf:
+            self._patience = NEAR_PATIENCE
+            self.on_heard()
+        view = memoryview(data)
+        while view:
+            if self._rest:
+                part, view = view[: self._rest], view[self._rest :]
+                self._rest -= len(part)
+                self._pass_on(part)
+                continue
+            need = FRAME.size - len(self._head)
+            self._head += view[:need]
+            view = view[need:]
+            if len(self._head) == FRAME.size:
+                kind, channel, number = FRAME.unpack(self._head)
+                self._head = b""
+                self._do(kind, channel, number)
+
+    def _do(self, kind: int, number: int, count: int) -> None:
+        channel = self._channels.get(number)
+        if kind == DATA and count <= CHUNK:
+            self._channel, self._rest = number, count
+        elif kind == CREDIT:
+            if channel is not None:
+                channel.credit = min(channel.credit + count, WINDOW)
+        elif kind == OPEN and self._far and channel is None:
+            ours, theirs = socket.socketpair()
+            self._channels[number] = SocketChannel(number, ours)
+            self._arrived.append(theirs.detach())
+        elif kind == CLOSE and number > OUTPUT:
+            if channel is not None:
+                channel.ending = True
+                self._debts.pop(channel, None)
+                if not channel.waiting:
+                    self._drop(channel)
+        elif kind != BEAT:
+            raise LinkError(f"a frame of kind {kind} for channel {number} does not belong here")
+
+    def _pass_on(self, data: memoryview) -> None:
+        """Bytes for one of our sockets."""
+        channel = self._channels.get(self._channel)
+        if channel is None or channel.ending:
+            return  # it was closed here meanwhile
+        channel.received += len(data)
+        if channel.received - channel.granted > WINDOW:
+            raise LinkError("more bytes came than were asked for")
+        descriptors: tuple[int, ...] = ()
+        before: tuple[tuple[Channel, int], ...] = ()
+        if channel is self._control:
+            descriptors, self._arrived = tuple(self._arrived), []
+            if not self._far:
+                others = self._channels.values()
+                before = tuple((c, c.received) for c in others if c.waiting and c is not channel)
+        channel.waiting.append((data, descriptors, before))
+        if len(channel.waiting) == 1:
+            self._write(channel)
+
+    def _write(self, channel: Channel) -> None:
+        """Give a socket what it takes now, and ask for as much again."""
+        try:
+            while channel.waiting and self._may_write(channel):
+                data, descriptors, before = channel.waiting[0]
+                sent = channel.write(data, descriptors)
+                channel.written += sent
+                if sent < len(data):
+                    channel.waiting[0] = data[sent:], (), before
+                else:
+                    channel.waiting.popleft()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except (OSError, ValueError):  # nobody reads it any more
+            if channel.number == OUTPUT:
+                channel.written = channel.received
+                channel.waiting.clear()
+            elif channel is self._control:
+                self._end("the agent ended" if self._far else "it was closed here")
+                return
+            else:
+                self._put(CLOSE, channel.number, 0)
+                self._drop(channel)
+                return
+        if channel.written - channel.granted >= WINDOW // 4:
+            self._put(CREDIT, channel.number, channel.written - channel.granted)
+            channel.granted = channel.written
+        if channel.ending and not channel.waiting and channel.number > OUTPUT:
+            self._drop(channel)
+
+
+def _readable(descriptor: int) -> int:
+    """How many bytes a socket or pipe holds for us."""
+    count = array.array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(descriptor, termios.FIONREAD, count)
+    return count[0]

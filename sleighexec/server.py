@@ -1,0 +1,780 @@
+"""One space, its connections, and one selectors loop that serves them.
+
+    thread "sleigh-server":  select ─▶ read ─▶ handler ─▶ Space ─▶ effects ─▶ send what can be sent
+    any other thread:                  lock ─▶ Space ─▶ effects ─▶ send what can be sent
+    who waits for a lone reply:        lent the loop: it does what the thread does, and saves a hop
+
+One lock guards the space and everything about connections, and whoever has something to do drives
+them: a thread that submits a task writes to the idle worker's socket itself. Sockets do not block;
+what they do not take at once waits in its connection and the loop goes on with it. What may run a
+user's code (unpickling, callbacks) is never done here: it is deferred until the lock is free.
+
+The server moves opaque bytes: it never unpickles. By default it lives in its user's process and
+listens nowhere; workers have inherited their ends of socket pairs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sleighexec import wire
+from sleighexec.errors import AuthenticationError, ConnectionLostError, ProtocolError
+from sleighexec.interrupts import QuietLock
+from sleighexec.limits import PIECE_BYTES, Limits
+from sleighexec.messages import Abandon, Failed, Fetch, Reply, Request, Values
+from sleighexec.space import Effects, Space
+
+if TYPE_CHECKING:
+    from sleighexec.session import Handshake
+
+HANDSHAKE_SECONDS = 5.0  # for all of it, not for each message
+MAX_STRANGERS = 64  # connections that have not shown the key yet; the oldest goes first
+MAX_PIECES = 512  # buffers in one sendmsg; the kernel's own limit is 1024
+ACCEPT_PAUSE = 0.05  # seconds without accepting when descriptors have run out
+LEND = 0.01  # seconds for which the thread leaves its loop to who has asked for it
+LOG_PAUSE = 60.0  # seconds between two log lines about those whom we cut off
+
+log = logging.getLogger("sleighexec")
+
+Handler = Callable[["Connection", int, Any], None]
+
+
+class Connection:
+    """One socket peer of the server. Everything here happens under the server's lock."""
+
+    def __init__(self, server: Server, sock: socket.socket, handler: Handler) -> None:
+        self.server, self.socket, self.handler = server, sock, handler
+        self.decoder = wire.Decoder()
+        self.handshake: Handshake | None = None
+        self.limits: Limits | None = None  # none for those that we have started ourselves
+        self._deadline: float | None = None
+        self.waiting_out: deque[memoryview] = deque()
+        self.unsent = 0  # bytes of memory that these take
+        self.waiting_replies: deque[tuple[int, Any]] | None = None  # of one who does not read
+        self.closed = False
+        self.on_closed: Callable[[Connection], None] | None = None
+        self.pack: Callable[[Values], Reply] | None = None  # values of the process as payloads
+        self.number = next(server._connection_numbers)
+
+    @property
+    def deadline(self) -> float | None:
+        """When it is closed if nothing happens: if it has not shown the key, answered or read."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        self.server._time(self)
+
+    def deliver(self, tag: int, reply: Reply) -> None:
+        """Send a reply, or as much of it as the socket takes now."""
+        if self.closed:
+            return
+        if self.pack is not None and type(reply) is Values:
+            reply = self.pack(reply)
+        self.send(tag, reply)
+
+    def send(self, tag: int, message: Any) -> None:
+        if self.waiting_replies is not None:
+            self.waiting_replies.append((tag, message))
+            return
+        try:
+            pieces = wire.encode(tag, message)
+        except ProtocolError as error:  # too large: tell instead of sending
+            pieces = wire.encode(tag, Failed("limit", str(error)))
+        self.send_bytes(pieces)
+        if self.limits is not None and self.unsent > self.limits.unsent_bytes:
+            self.waiting_replies = deque()
+            self.server._wake_for(self)  # it is not heard until it has read
+            self.deadline = time.monotonic() + self.limits.stall_seconds
+
+    def send_bytes(self, pieces: list[Any]) -> None:
+        if self.closed:
+            return
+        if self.waiting_out:
+            self._keep(pieces)
+            return
+        try:
+            if len(pieces) == 1:
+                sent = self.socket.send(pieces[0])
+            else:
+                sent = self.socket.sendmsg(pieces[:MAX_PIECES])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:  # the loop will read the end of it, and say so
+            self.server._wake_for(self)
+            return
+        if len(pieces) == 1 and sent == len(pieces[0]):
+            return
+        self._keep(pieces)
+        self._drop_sent(sent)
+        if self.waiting_out:
+            self.server._wake_for(self)
+
+    def flush(self) -> None:
+        """Send more of what waits, as much as the socket takes."""
+        while self.waiting_out and not self.closed:
+            pieces = [self.waiting_out[i] for i in range(min(len(self.waiting_out), MAX_PIECES))]
+            try:
+                sent = self.socket.sendmsg(pieces)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # the loop will read the end of it
+                self.waiting_out.clear()
+                self.waiting_replies = None
+                return
+            self._drop_sent(sent)
+            if self.waiting_replies is not None:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """It has read something: when that is enough, its replies go out and it is heard again."""
+        assert self.limits is not None
+        if self.unsent > self.limits.unsent_bytes // 2:
+            self.deadline = time.monotonic() + self.limits.stall_seconds
+            return
+        replies, self.waiting_replies = self.waiting_replies or deque(), None
+        self.deadline = None
+        self.server._wake_for(self)
+        while replies and self.waiting_replies is None:
+            self.send(*replies.popleft())
+        if replies:
+            self.waiting_replies = replies
+
+    def _keep(self, pieces: list[Any]) -> None:
+        for piece in pieces:
+            view = memoryview(piece)
+            self.unsent += view.nbytes + PIECE_BYTES
+            self.waiting_out.append(view)
+
+    def _drop_sent(self, sent: int) -> None:
+        while sent or (self.waiting_out and not self.waiting_out[0].nbytes):
+            first = self.waiting_out[0]
+            if sent < first.nbytes:
+                self.waiting_out[0] = first.cast("B")[sent:]
+                self.unsent -= sent
+                return
+            sent -= first.nbytes
+            self.unsent -= first.nbytes + PIECE_BYTES
+            self.waiting_out.popleft()
+
+
+class Server:
+    """A space that is served: to threads of this process, and to peers over sockets.
+
+    `lock` guards the space and all connections. Who changes something under it passes the effects
+    to `dispatch`.
+    """
+
+    def __init__(self, space: Space | None = None, *, name: str = "sleigh-server") -> None:
+        if space is None:
+            import random
+
+            space = Space(choose=random.randrange)
+        self.lock = QuietLock()
+        self.space = space
+        self._name = name
+        # By which a workspace that was sent to a task knows whether it has come to its own server.
+        self.identity = f"{os.getpid()}-{os.urandom(8).hex()}"
+        self._connection_numbers = iter(range(1, 2**62))
+        self._connections: dict[int, Connection] = {}  # by descriptor
+        self._timed: dict[Connection, None] = {}  # those with a deadline
+        self._listeners: dict[int, tuple[socket.socket, bytes, bytes, Limits]] = {}
+        self._spare: socket.socket | None = None  # a descriptor for telling that there is no other
+        self._quiet_until, self._unlogged = 0.0, 0
+        self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._wakened = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakened.setblocking(False)
+        self._selector.register(self._wakened, selectors.EVENT_READ, None)
+        self._to_watch: list[Connection] = []
+        self._sleeps_until: float | None = None
+        self._thread: threading.Thread | None = None
+        self._serving: int | None = None  # the thread that serves now
+        self._lent_until = 0.0  # when the loop's own thread takes it back; 0: at once
+        self.parked = False  # that thread has left its place
+        self._borrowed = False  # to another one that serves
+        self._bell = threading.Lock()  # which wakes it
+        self._bell.acquire()
+        self.closing = False
+        self._accept_again: float | None = None
+        self._locals: weakref.WeakSet[LocalConnection] = weakref.WeakSet()
+        self.after_round: Callable[[], None] | None = None  # called under the lock
+        self.on_time: Callable[[float], None] | None = None  # called under the lock; see wake_by
+        self._wake_at: float | None = None
+        self.on_failure: Callable[[BaseException], None] | None = None  # called under the lock
+        self.idle: Callable[[], bool] = lambda: False  # whether nobody waits for what may come
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Start the thread that serves sockets and deadlines; once is enough."""
+        with self.lock:
+            if self._thread is None and not self.closing:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a thread that serves."""
+        return self._thread is not None
+
+    def close(self) -> None:
+        """Close every connection and end the thread. Closing twice is allowed."""
+        with self.lock:
+            self.closing = True
+            thread = self._thread
+            self._wake()
+        if thread is None:
+            self._close_all()
+        elif thread is not threading.current_thread():
+            thread.join()
+            self._thread = None  # nothing keeps a thread that has ended
+
+    def forget(self) -> None:
+        """In a forked child: close this process's copies of the sockets and say nothing."""
+        self.closing = True
+        self._serving = None
+        for connection in self._connections.values():
+            connection.closed = True
+            connection.socket.close()
+        for sock, *_ in self._listeners.values():
+            sock.close()
+        for thing in (self._selector, self._waker, self._wakened, self._spare):
+            if thing is not None:
+                thing.close()
+
+    def in_loop(self) -> bool:
+        """Whether the calling thread is the one that serves."""
+        return threading.get_ident() == self._serving
+
+    # ------------------------------------------------------------------ connections
+
+    def connect(
+        self,
+        sock: socket.socket,
+        handler: Handler,
+        on_closed: Callable[[Connection], None] | None = None,
+    ) -> Connection:
+        """Serve a peer that is trusted already (the other end of a socket pair)."""
+        sock.setblocking(False)
+        with self.lock:
+            connection = Connection(self, sock, handler)
+            connection.on_closed = on_closed
+            self._connections[sock.fileno()] = connection
+            self._wake_for(connection)
+        return connection
+
+    def listen(
+        self, sock: socket.socket, key: bytes, binding: bytes, limits: Limits | None = None
+    ) -> None:
+        """Serve whoever connects to this listening socket and holds the key."""
+        sock.setblocking(False)
+        with self.lock:
+            self._spare = self._spare or socket.socket()
+            self._listeners[sock.fileno()] = (sock, key, binding, limits or Limits())
+            self._selector.register(sock, selectors.EVENT_READ, sock)
+            self._wake()
+
+    def apply(self, connection: Any, tag: int, request: Request) -> None:
+        """The usual handler: ask the space, and tell everybody what comes of it."""
+        self.dispatch(self.space.apply(connection, tag, request, time.monotonic()))
+
+    def dispatch(self, effects: Effects) -> None:
+        """Deliver replies. Under the lock."""
+        for client, tag, reply in effects:
+            client.deliver(tag, reply)  # type: ignore[attr-defined]
+        deadline = self.space.next_deadline()
+        if deadline is not None and (self._sleeps_until is None or deadline < self._sleeps_until):
+            self._wake()
+
+    def defer(self, call: Callable[..., None], *args: Any) -> None:
+        """Have the serving thread do something that may run a user's code, without the lock.
+
+        Never the thread that happens to hold the lock now: it may be a user's, with locks of
+        its own that the user's code would wait for.
+        """
+        self._deferred.append((call, args))
+        self._wake()
+
+    def _run_deferred(self) -> None:
+        while self._deferred:
+            call, args = self._deferred.popleft()
+            try:
+                call(*args)
+            except BaseException:  # a thread's last resort: user code was caught further down
+                log.critical("sleighexec: an internal error was not handled", exc_info=True)
+
+    def wake_by(self, at: float) -> None:
+        """Call `on_time` at this time of the monotonic clock, or before. Under the lock."""
+        if self._wake_at is None or at < self._wake_at:
+            self._wake_at = at
+            if self._sleeps_until is None or at < self._sleeps_until:
+                self._wake()
+
+    def drain(self, connection: Connection) -> None:
+        """Read what a dead peer has left in its socket, then close it. Under the lock."""
+        if not connection.closed:
+            self._read(connection, until_empty=True)
+            self._close(connection)
+
+    # ------------------------------------------------------------------ the loop
+
+    def _run(self) -> None:
+        try:
+            while not self.closing or self._borrowed:
+                with self.lock:
+                    # Set, then asked: whoever has something to be done does it, then calls attend.
+                    self.parked = True
+                    if not self._borrowed and not self._is_lent():
+                        self.parked = False
+                        self._serving = threading.get_ident()
+                if self.parked:
+                    self._bell.acquire(timeout=LEND)
+                else:
+                    self.step(None)
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            self._close_all()
+
+    def _is_lent(self) -> bool:
+        return self._lent_until > time.monotonic() and self.idle()
+
+    def _fail(self, error: BaseException) -> None:
+        """Nobody would be served any more: say so loudly."""
+        log.critical("sleighexec: the server thread ended by an error", exc_info=error)
+        with self.lock:
+            self.closing = True
+            if self.on_failure is not None:
+                self.on_failure(error)
+
+    def serve_until(self, done: Callable[[], bool], deadline: float | None) -> None:
+        """Serve in the calling thread until `done()`, or `deadline` on the monotonic clock.
+
+        Returns at once if another thread serves: then that is to be waited for. But when nothing
+        is left to do, the loop's own thread leaves its place for a while to whoever waits next.
+        """
+        if self.in_loop():  # a callback that waits: who else should serve meanwhile?
+            while not done() and not self.closing and (left := _left(deadline)) != 0:
+                self.step(left)
+        elif self.parked and not self._borrowed:
+            with self.lock.undisturbed:
+                self._borrow(done, deadline)
+        else:
+            self._lent_until = time.monotonic() + LEND
+
+    def _borrow(self, done: Callable[[], bool], deadline: float | None) -> None:
+        with self.lock:
+            if not self.parked or self._borrowed or self.closing:
+                return
+            self._borrowed, self._serving = True, threading.get_ident()
+        try:
+            while not done() and self._lent_until and not self.closing:
+                if (left := _left(deadline)) == 0:
+                    break
+                wait = self._prepare(left)
+                with self.lock.undisturbed.pause():
+                    events = self._selector.select(wait)
+                try:
+                    self._handle(events)
+                except BaseException as error:
+                    self._fail(error)
+        finally:
+            with self.lock:
+                self._borrowed, self._serving = False, None
+                if self._lent_until and self.idle():
+                    self._lent_until = time.monotonic() + LEND
+                else:
+                    self._lent_until = 0.0
+                    self._ring()
+
+    def step(self, timeout: float | None) -> None:
+        """Serve once: wait at most `timeout` seconds for something to do, and do it.
+
+        Only for the thread that serves; a callback that waits for something calls it again.
+        """
+        self._handle(self._selector.select(self._prepare(timeout)))
+
+    def _prepare(self, timeout: float | None) -> float | None:
+        """Before waiting: tell the selector for what; how many seconds."""
+        with self.lock:
+            wait = self._patience(timeout)
+            for connection in self._to_watch:
+                self._watch(connection)
+            self._to_watch.clear()
+        return wait
+
+    def _handle(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+        """Do what there is to do."""
+        with self.lock:
+            self._sleeps_until = 0.0  # awake
+            for key, mask in events:
+                if key.data is None:
+                    with contextlib.suppress(BlockingIOError):
+                        self._wakened.recv(4096)
+                elif isinstance(key.data, Connection):
+                    self._serve(key.data, mask)
+                elif key.fd in self._listeners:
+                    self._accept(key.fd)
+            now = time.monotonic()
+            self.dispatch(self.space.tick(now))
+            self._expire(now)
+            if self._wake_at is not None and self._wake_at <= now:
+                self._wake_at = None
+                if self.on_time is not None:
+                    self.on_time(now)
+            if self.after_round is not None:
+                self.after_round()
+        self._run_deferred()
+
+    def _patience(self, timeout: float | None) -> float | None:
+        """How long the loop may sleep."""
+        now = time.monotonic()
+        times = [c.deadline for c in self._timed if c.deadline is not None]
+        for at in (self.space.next_deadline(), self._accept_again, self._wake_at):
+            if at is not None:
+                times.append(at)
+        if timeout is not None:
+            times.append(now + timeout)
+        if self._deferred or self.closing:
+            times.append(now)
+        self._sleeps_until = min(times) if times else None
+        # Not for ever in one go: a selector knows no more than some weeks.
+        return None if self._sleeps_until is None else min(max(0.0, self._sleeps_until - now), 3600)
+
+    def _serve(self, connection: Connection, mask: int) -> None:
+        if mask & selectors.EVENT_WRITE:
+            connection.flush()
+            if not connection.waiting_out:
+                self._watch(connection)
+        if mask & selectors.EVENT_READ and not connection.closed:
+            self._read(connection)
+
+    def _read(self, connection: Connection, until_empty: bool = False) -> None:
+        """Handle what came. One read a round, so that a talkative peer starves nobody."""
+        while not connection.closed:
+            try:
+                if connection.handshake is not None:
+                    count = self._greet(connection)
+                else:
+                    count = connection.socket.recv_into(connection.decoder.buffer())
+                    for tag, message in connection.decoder.received(count):
+                        connection.handler(connection, tag, message)
+            except (BlockingIOError, InterruptedError):
+                return
+            except (AuthenticationError, ProtocolError) as error:
+                self._warn(f"connection {connection.number} was closed: {error}")
+                count = 0
+            except OSError:
+                count = 0
+            except Exception:  # one peer's message may cost its connection, never the server
+                log.exception("sleighexec: a message could not be handled")
+                count = 0
+            if count == 0:
+                self._close(connection)
+                return
+            if not until_empty or connection.waiting_replies is not None:
+                return
+
+    def _greet(self, connection: Connection) -> int:
+        assert connection.handshake is not None
+        data = connection.socket.recv(4096)
+        try:
+            answer = connection.handshake.feed(data) if data else b""
+        except AuthenticationError as error:
+            with contextlib.suppress(OSError):
+                connection.socket.send(getattr(error, "farewell", b""))
+            raise
+        if answer:
+            connection.send_bytes([answer])
+        if connection.handshake.ready:
+            rest, connection.handshake = connection.handshake.rest, None
+            connection.deadline = None
+            for tag, message in connection.decoder.feed(rest):
+                connection.handler(connection, tag, message)
+        return len(data)
+
+    def _accept(self, descriptor: int) -> None:
+        listener, key, binding, limits = self._listeners[descriptor]
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away(listener)
+                return
+            raise
+        sock.setblocking(False)
+        if sock.family == socket.AF_UNIX:
+            if not _same_user(sock):
+                sock.close()
+                return
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        from sleighexec.session import Handshake  # most listen nowhere: they need no cryptography
+
+        strangers = [c for c in self._timed if c.handshake is not None]
+        if len(self._connections) - len(strangers) >= limits.connections:
+            _say_full(sock)
+            self._warn(f"a client was turned away: there are {limits.connections} already")
+            return
+        connection = Connection(self, sock, self.apply)
+        connection.handshake, connection.limits = Handshake(key, binding), limits
+        if len(strangers) >= MAX_STRANGERS:
+            self._close(strangers[0])
+        connection.deadline = time.monotonic() + HANDSHAKE_SECONDS
+        self._connections[sock.fileno()] = connection
+        self._watch(connection)
+        connection.send_bytes([connection.handshake.start()])
+
+    def _turn_away(self, listener: socket.socket) -> None:
+        """Out of descriptors: tell who comes, by a spare one; who is connected is served."""
+        self._warn("a client was turned away: no file descriptor is left, raise `ulimit -n`")
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+            with contextlib.suppress(OSError):
+                _say_full(listener.accept()[0])
+        with contextlib.suppress(OSError):
+            self._spare = socket.socket()
+        if self._spare is None:  # somebody else was quicker: let them wait a little
+            self._selector.unregister(listener)
+            self._accept_again = time.monotonic() + ACCEPT_PAUSE
+
+    def _time(self, connection: Connection) -> None:
+        """The deadline of a connection has changed."""
+        with self.lock:
+            if connection.deadline is None or connection.closed:
+                self._timed.pop(connection, None)
+                return
+            self._timed[connection] = None
+            if self._sleeps_until is None or connection.deadline < self._sleeps_until:
+                self._wake()
+
+    def _expire(self, now: float) -> None:
+        """Close those whose time is up; accept again after a pause."""
+        for connection in list(self._timed):
+            if connection.deadline is not None and connection.deadline <= now:
+                if connection.limits is not None:
+                    what = "read its replies" if connection.handshake is None else "show the key"
+                    text = f"connection {connection.number} was closed: it did not {what} in time"
+                    self._warn(text)
+                self._close(connection)
+        if self._accept_again is not None and self._accept_again <= now:
+            self._accept_again = None
+            for sock, *_ in self._listeners.values():
+                with contextlib.suppress(KeyError):  # those that were not paused
+                    self._selector.register(sock, selectors.EVENT_READ, sock)
+
+    def _watch(self, connection: Connection) -> None:
+        """Tell the selector what this connection waits for."""
+        if connection.closed:
+            return
+        events = selectors.EVENT_READ if connection.waiting_replies is None else 0
+        if connection.waiting_out:
+            events |= selectors.EVENT_WRITE
+        try:
+            if connection.socket in self._selector.get_map():
+                self._selector.modify(connection.socket, events, connection)
+            else:
+                self._selector.register(connection.socket, events, connection)
+        except (OSError, ValueError):
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        if connection.closed:
+            return
+        connection.closed = True
+        connection.waiting_out.clear()
+        connection.waiting_replies = None
+        self._timed.pop(connection, None)
+        self._connections.pop(connection.socket.fileno(), None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.socket)
+        connection.socket.close()
+        if connection.on_closed is not None:
+            connection.on_closed(connection)
+        else:
+            self.dispatch(self.space.disconnect(connection))
+
+    def _close_all(self) -> None:
+        with self.lock:
+            for connection in list(self._connections.values()):
+                self._close(connection)
+            for sock, *_ in self._listeners.values():
+                sock.close()
+            self._listeners.clear()
+            if self._spare is not None:
+                self._spare.close()
+            self._selector.close()
+            self._waker.close()
+            self._wakened.close()
+            for local in self._locals:
+                local.release()
+        self._run_deferred()
+
+    def _warn(self, text: str) -> None:
+        """One line a minute: a flood of strangers is not to fill the log as well."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            self._unlogged += 1
+            return
+        more = f" (and {self._unlogged} before, of which nothing was said)" * bool(self._unlogged)
+        self._quiet_until, self._unlogged = now + LOG_PAUSE, 0
+        log.warning("sleighexec: %s%s", text, more)
+
+    # ------------------------------------------------------------------ waking the loop
+
+    def attend(self) -> None:
+        """Somebody waits without serving: the loop's own thread is to serve."""
+        if self.parked:
+            self._lent_until = 0.0
+            if self._borrowed:
+                self._nudge()
+            self._ring()
+
+    def _ring(self) -> None:
+        """Wake the loop's own thread where it has left its place."""
+        with contextlib.suppress(RuntimeError):  # it is not waiting
+            self._bell.release()
+
+    def _wake_for(self, connection: Connection) -> None:
+        self._to_watch.append(connection)
+        self._wake()
+
+    def _wake(self) -> None:
+        """There is something to do for the loop."""
+        if self._thread is not None and not self.in_loop():
+            self.attend()
+            self._nudge()
+
+    def _nudge(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._waker.send(b"!")
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until then."""
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
+
+def _say_full(sock: socket.socket) -> None:
+    """Tell a client that there is no room for it, and hang up."""
+    from sleighexec.session import full_hello
+
+    with sock, contextlib.suppress(OSError):
+        sock.setblocking(False)
+        sock.send(full_hello())
+
+
+def _same_user(sock: socket.socket) -> bool:
+    """Whether the process at the other end of a Unix socket is ours. Elsewhere the key decides."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return True
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, 12))
+    return bool(uid == os.getuid())
+
+
+class LocalConnection:
+    """How threads of the server's own process use its space: without a socket. Thread-safe."""
+
+    local = True
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.space = server.identity
+        self._waiting: dict[int, tuple[threading.Lock, list[Reply]]] = {}
+        self._tags = iter(range(1, 2**62))
+        self.closed = False
+        server._locals.add(self)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a thread waits in a call."""
+        return bool(self._waiting)
+
+    def __str__(self) -> str:
+        return f"embedded in process {os.getpid()}"
+
+    def deliver(self, tag: int, reply: Reply) -> None:
+        waiting = self._waiting.pop(tag, None)
+        if waiting is not None:
+            waiting[1].append(reply)
+            waiting[0].release()
+
+    def call(self, request: Request) -> Reply:
+        """The reply to a request; blocks as long as the request does.
+
+        Raises:
+            ConnectionLostError: The server was closed meanwhile.
+        """
+        answered, replies = threading.Lock(), list[Reply]()
+        answered.acquire()
+        server = self.server
+        with server.lock:
+            if self.closed or server.closing:
+                raise ConnectionLostError("the workspace server was closed")
+            tag = next(self._tags)
+            self._waiting[tag] = answered, replies
+            server.apply(self, tag, request)
+            if not replies:
+                server.start()
+                server.attend()
+        try:
+            if server.in_loop():
+                while not replies and not server.closing:
+                    server.step(None)
+            else:
+                answered.acquire()
+        except BaseException:
+            # Ctrl-C while waiting: nobody takes the value, so it must not be taken.
+            with server.lock:
+                self._waiting.pop(tag, None)
+                self._undo(tag, request, replies)
+            raise
+        if not replies:
+            raise ConnectionLostError("the workspace server was closed")
+        return replies[0]
+
+    def _undo(self, tag: int, request: Request, replies: list[Reply]) -> None:
+        space = self.server.space
+        if not replies:
+            self.server.apply(self, 0, Abandon(tag))
+        elif type(request) is Fetch and type(replies[0]) is Values:
+            if replies[0].loan:
+                effects = space.give_back(replies[0].loan, len(replies[0].values))
+            else:
+                workspace = space.workspace(request.workspace)
+                variable = space.variable(workspace, replies[0].variable)
+                effects = space.put_first(variable, replies[0].values, replies[0].index)
+            self.server.dispatch(effects)
+
+    def close(self) -> None:
+        """Leave: blocked calls end, and what was owned through this connection is deleted."""
+        with self.server.lock:
+            if not self.closed and not self.server.closing:
+                self.server.dispatch(self.server.space.disconnect(self))
+            self.release()
+
+    def release(self) -> None:
+        """End the blocked calls. Under the lock."""
+        self.closed = True
+        for answered, _ in self._waiting.values():
+            answered.release()
+        self._waiting.clear()

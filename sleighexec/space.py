@@ -1,0 +1,715 @@
+"""The tuple space as a pure state machine: requests in, replies out.
+
+Laws: 1. A stored value is in exactly one place: a variable, a loan, or gone.
+      2. Finders are all served before the first fetcher; fetchers in the order they came.
+      3. A loan ends by being settled, given back, or by its holder vanishing: then the value goes
+         to the variable that the borrower named, or back where it came from, first in line.
+      4. Values are opaque; nothing here unpickles.
+      5. Nothing here reads a clock or draws a random number; `now` and `choose` are given.
+
+    client ──apply(client, tag, request, now)──▶ Space ──▶ [(client, tag, reply), …]
+
+A request is answered at once, or waits in its variable until a store, a deletion or its deadline
+answers it; so one request may cause replies to several clients. `client` is anything hashable and
+`tag` is the client's own number for its request.
+
+Semantics follow the NetWorkSpaces user guide (variables, modes, find and fetch); loans are ours,
+see docs/explanation/space.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from sleighexec.messages import (
+    FIFO,
+    LIFO,
+    MODES,
+    MULTI,
+    SINGLE,
+    UNKNOWN,
+    Abandon,
+    Declare,
+    DeleteVariable,
+    DeleteWorkspace,
+    Done,
+    Failed,
+    Fetch,
+    Find,
+    GiveBack,
+    Listing,
+    ListVariables,
+    ListWorkspaces,
+    MakeTemporary,
+    Nothing,
+    Open,
+    Opened,
+    Reply,
+    Request,
+    Settle,
+    Store,
+    Value,
+    Values,
+)
+
+if TYPE_CHECKING:
+    from sleighexec.limits import Account
+
+DEFAULT = "__default"  # the workspace that everybody has who names none
+
+Client = Hashable
+Effects = list[tuple[Client, int, Reply]]
+
+
+class Loan:
+    """Values in the hands of a client, oldest first; their indices count up from `index`."""
+
+    __slots__ = ("client", "index", "lost_to", "number", "values", "variable")
+
+    def __init__(
+        self,
+        number: int,
+        client: Client,
+        variable: Variable,
+        values: deque[Value],
+        index: int,
+        lost_to: str | None,
+    ) -> None:
+        self.number, self.client, self.variable = number, client, variable
+        self.values, self.index, self.lost_to = values, index, lost_to
+
+
+class _Waiter:
+    """A fetch or find that stands in the lines of one or several variables."""
+
+    __slots__ = ("client", "lines", "request", "tag", "waiting")
+
+    def __init__(self, client: Client, tag: int, request: Fetch | Find) -> None:
+        self.client, self.tag, self.request = client, tag, request
+        self.lines: list[deque[_Waiter]] = []
+        self.waiting = True
+
+
+class Variable:
+    """One named place: its values, and who waits for more.
+
+    Every store to a FIFO or SINGLE counts up, and so gives each value an index for life, by which
+    an iterator can say what it has seen. `early` are the indices of those values at the front that
+    came back out of turn; those behind them count up from `first`.
+    """
+
+    def __init__(self, name: str, number: int, workspace: Workspace) -> None:
+        self.name, self.number, self.workspace = name, number, workspace
+        self.mode = UNKNOWN
+        self.values: deque[Value] = deque()
+        self.first = 0
+        self.early: deque[int] = deque()
+        self.fetchers: deque[_Waiter] = deque()
+        self.finders: deque[_Waiter] = deque()
+        self.lent = 0  # loans that are out
+        self.deleted = False
+
+
+class Workspace:
+    def __init__(self, name: str, number: int) -> None:
+        self.name, self.number = name, number
+        self.owner: Client | None = None
+        self.owner_text = ""
+        self.persistent = self.deleted = False
+        self.variables: dict[str, Variable] = {}
+
+
+class _Member:
+    """What the space knows of a client: what it waits for and what it holds."""
+
+    def __init__(self) -> None:
+        self.waiters: dict[int, _Waiter] = {}
+        self.loans: dict[int, Loan] = {}
+
+
+def _whole(value: Value, limit: int) -> tuple[Value, Value]:
+    return value, None
+
+
+class Space:
+    """Workspaces full of variables full of values, and everybody who waits for them.
+
+    Args:
+        divide: `divide(value, limit) -> (part, rest)`, asked whenever a value is about to be
+            taken by somebody who wants at most `limit`: the part is handed out and the rest, if
+            not None, stays first in line. A part of None means that whoever stored the value
+            does not want it fetched any more. Values are whole by default.
+        size: How much of that most a part is; 1 by default.
+        choose: `choose(n)` draws an index below n for MULTI variables.
+        account: Keeps count of what clients make the space keep, and refuses too much of it; by
+            default nobody counts. All values are payloads then.
+    """
+
+    def __init__(
+        self,
+        divide: Callable[[Value, int], tuple[Value, Value]] = _whole,
+        size: Callable[[Value], int] = lambda part: 1,
+        choose: Callable[[int], int] = lambda n: 0,
+        account: Account | None = None,
+    ) -> None:
+        self._divide, self._size = divide, size
+        self._choose = choose
+        self._account = account
+        self._by_name: dict[str, Workspace] = {}
+        self._by_number: dict[int, Workspace] = {}
+        self._members: dict[Client, _Member] = {}
+        self._loans: dict[int, Loan] = {}
+        self._deadlines: list[tuple[float, int, _Waiter]] = []
+        self._compact_at = 64
+        self._numbers = itertools.count(1)  # workspaces, variables and loans
+        self._made = 0  # temporary workspaces so far
+
+    # ------------------------------------------------------------------ requests
+
+    def apply(self, client: Client, tag: int, request: Request, now: float) -> Effects:
+        """Do what a client asks for; the replies that this causes, to anybody, in order."""
+        try:
+            handle = _HANDLERS[type(request)]
+        except KeyError:
+            return [(client, tag, Failed("request", f"unknown request {request!r}"))]
+        return handle(self, client, tag, request, now)
+
+    def _open(self, client: Client, tag: int, request: Open, now: float) -> Effects:
+        workspace = self._by_name.get(request.name)
+        if workspace is None:
+            if not request.create:
+                return [(client, tag, _no_workspace(request.name))]
+            if self._account is not None:
+                if refusal := self._account.refusal((request.name,)):
+                    return [(client, tag, Failed("full", refusal))]
+                self._account.variables += 1
+            workspace = Workspace(request.name, next(self._numbers))
+            self._by_name[workspace.name] = workspace
+            self._by_number[workspace.number] = workspace
+            if workspace.name == DEFAULT:
+                workspace.owner_text = "[system]"  # nobody's client: it stays
+        if request.own and workspace.owner is None and not workspace.owner_text:
+            workspace.owner, workspace.owner_text = client, request.owner or "somebody"
+            self._member(client)
+        if request.own and workspace.owner == client and request.persistent:
+            workspace.persistent = True
+        return [(client, tag, Opened(workspace.number, workspace.name))]
+
+    def _store(self, client: Client, tag: int, request: Store, now: float) -> Effects:
+        workspace = self._by_number.get(request.workspace)
+        if workspace is None:
+            return [(client, tag, _no_workspace(request.workspace))]
+        if request.keep is not None and request.keep < 1:
+            return [(client, tag, Failed("request", f"keep is at least 1, not {request.keep}"))]
+        if refusal := self._refusal(workspace, (request.variable,), request.values):
+            return [(client, tag, refusal)]
+        if self._account is not None:
+            self._account.stored(request.values)
+        variable = self.variable(workspace, request.variable)
+        effects = self.put(variable, request.values)
+        if request.keep is not None and len(variable.values) > request.keep:
+            self._drop_oldest(variable, len(variable.values) - request.keep)
+        return [(client, tag, _DONE), *effects]
+
+    def _fetch(self, client: Client, tag: int, request: Fetch | Find, now: float) -> Effects:
+        workspace = self._by_number.get(request.workspace)
+        if workspace is None:
+            return [(client, tag, _no_workspace(request.workspace))]
+        if refusal := self._refusal(workspace, request.variables):
+            return [(client, tag, refusal)]
+        variables = [self.variable(workspace, name) for name in request.variables]
+        for variable in variables:
+            if request.after is not None and request.after[0] not in (0, variable.number):
+                return [(client, tag, Failed("deleted", f"{variable.name} was deleted"))]
+            if request.after is not None and variable.mode in (LIFO, MULTI):
+                text = f"{variable.name} is {variable.mode}: only fifo and single have an order"
+                return [(client, tag, Failed("order", text))]
+            if variable.values:
+                reply = self._take(client, request, variable)
+                if reply is not None:
+                    return [(client, tag, reply)]
+        if request.timeout is not None and not request.timeout > 0:  # NaN is no time either
+            return [(client, tag, _NOTHING)]
+        waiters = self._member(client).waiters
+        if tag in waiters:
+            return [(client, tag, Failed("request", f"request {tag} waits already"))]
+        if refusal := self._refusal(workspace, (), waiting=len(variables)):
+            return [(client, tag, refusal)]
+        waiter = waiters[tag] = _Waiter(client, tag, request)
+        for variable in variables:
+            line = variable.finders if type(request) is Find else variable.fetchers
+            line.append(waiter)
+            waiter.lines.append(line)
+        if self._account is not None:
+            self._account.waiting += len(waiter.lines)
+        if request.timeout is not None:
+            self._compact_deadlines()
+            entry = (now + request.timeout, next(self._numbers), waiter)
+            heapq.heappush(self._deadlines, entry)
+        return []
+
+    def _settle(self, client: Client, tag: int, request: Settle, now: float) -> Effects:
+        self.settle(request.loan, request.count)
+        return [(client, tag, _DONE)]
+
+    def _give_back(self, client: Client, tag: int, request: GiveBack, now: float) -> Effects:
+        return [(client, tag, _DONE), *self.give_back(request.loan, request.count)]
+
+    def _abandon(self, client: Client, tag: int, request: Abandon, now: float) -> Effects:
+        waiter = self._member(client).waiters.get(request.waiting)
+        if waiter is not None:
+            self._leave(waiter)
+            return [(client, request.waiting, _NOTHING), (client, tag, _DONE)]
+        return [(client, tag, _DONE)]
+
+    def _declare(self, client: Client, tag: int, request: Declare, now: float) -> Effects:
+        workspace = self._by_number.get(request.workspace)
+        if workspace is None:
+            return [(client, tag, _no_workspace(request.workspace))]
+        if request.mode not in MODES:
+            return [(client, tag, Failed("mode", f"{request.mode!r} is not one of {MODES}"))]
+        if refusal := self._refusal(workspace, (request.variable,)):
+            return [(client, tag, refusal)]
+        variable = self.variable(workspace, request.variable)
+        if variable.mode not in (UNKNOWN, request.mode):
+            text = f"{variable.name} is {variable.mode} already, not {request.mode}"
+            return [(client, tag, Failed("mode", text))]
+        variable.mode = request.mode
+        return [(client, tag, _DONE)]
+
+    def _delete_variable(
+        self, client: Client, tag: int, request: DeleteVariable, now: float
+    ) -> Effects:
+        workspace = self._by_number.get(request.workspace)
+        if workspace is None:
+            return [(client, tag, _no_workspace(request.workspace))]
+        variable = workspace.variables.pop(request.variable, None)
+        if variable is None:
+            text = f"there is no variable {request.variable!r} in workspace {workspace.name!r}"
+            return [(client, tag, Failed("variable", text))]
+        return [(client, tag, _DONE), *self._drop(variable)]
+
+    def _delete_workspace(
+        self, client: Client, tag: int, request: DeleteWorkspace, now: float
+    ) -> Effects:
+        workspace = self._by_name.get(request.name)
+        if workspace is None:
+            return [(client, tag, _no_workspace(request.name))]
+        return [(client, tag, _DONE), *self._purge(workspace)]
+
+    def _list_variables(
+        self, client: Client, tag: int, request: ListVariables, now: float
+    ) -> Effects:
+        workspace = self._by_number.get(request.workspace)
+        if workspace is None:
+            return [(client, tag, _no_workspace(request.workspace))]
+        rows = [
+            [v.name, len(v.values), len(v.fetchers), len(v.finders), v.mode]
+            for _, v in sorted(workspace.variables.items())
+        ]
+        return [(client, tag, Listing(rows))]
+
+    def _list_workspaces(
+        self, client: Client, tag: int, request: ListWorkspaces, now: float
+    ) -> Effects:
+        rows = [
+            [w.name, w.owner == client, w.owner_text, w.persistent, sorted(w.variables)]
+            for _, w in sorted(self._by_name.items())
+        ]
+        return [(client, tag, Listing(rows))]
+
+    def _make_temporary(
+        self, client: Client, tag: int, request: MakeTemporary, now: float
+    ) -> Effects:
+        self._made += 1
+        try:
+            name = request.template % self._made
+        except (TypeError, ValueError) as error:
+            text = f"template {request.template!r} does not take one number: {error}"
+            return [(client, tag, Failed("template", text))]
+        opening = Open(f"{name}{request.suffix}", own=False)
+        return self._open(client, tag, opening, now)
+
+    # ------------------------------------------------------------------ events
+
+    def tick(self, now: float) -> Effects:
+        """Answer every request whose deadline has passed."""
+        effects: Effects = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, waiter = heapq.heappop(self._deadlines)
+            if waiter.waiting:
+                self._leave(waiter)
+                effects.append((waiter.client, waiter.tag, _NOTHING))
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do next, on the clock that `now` comes from."""
+        while self._deadlines and not self._deadlines[0][2].waiting:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else None
+
+    def _compact_deadlines(self) -> None:
+        """Drop the deadlines of requests that were answered, before they make up the most."""
+        if len(self._deadlines) >= self._compact_at:
+            self._deadlines = [entry for entry in self._deadlines if entry[2].waiting]
+            heapq.heapify(self._deadlines)
+            self._compact_at = 64 + 2 * len(self._deadlines)
+
+    def disconnect(self, client: Client, begun: int | None = None) -> Effects:
+        """A client vanished: its waiters leave, its loans go back, what it owned is deleted.
+
+        Args:
+            begun: Of the values on loan to it, oldest first, how many go to the `lost_to` that
+                was named when they were lent; the others go back where they came from. None: all.
+        """
+        member = self._members.pop(client, None)
+        if member is None:
+            return []
+        effects: Effects = []
+        for waiter in member.waiters.values():
+            self._out_of_line(waiter)
+        lost: list[tuple[Loan, list[Value]]] = []
+        for loan in member.loans.values():
+            del self._loans[loan.number]
+            loan.variable.lent -= 1
+            if loan.lost_to is not None:
+                count = len(loan.values) if begun is None else min(begun, len(loan.values))
+                lost.append((loan, [loan.values.popleft() for _ in range(count)]))
+                loan.index += count
+                begun = None if begun is None else begun - count
+        for loan in reversed(member.loans.values()):  # the oldest loan is first in line again
+            self._put_back(loan.variable, loan.values, loan.index)
+        # Only now: who waits gets the oldest of them, not the newest.
+        for variable in dict.fromkeys(loan.variable for loan in member.loans.values()):
+            effects += self._serve(variable)
+        for loan, values in lost:
+            if values and loan.lost_to is not None:
+                workspace = loan.variable.workspace
+                if workspace.deleted:
+                    self._forget(values)
+                else:
+                    effects += self.put(self.variable(workspace, loan.lost_to), values)
+        for workspace in [w for w in self._by_name.values() if w.owner == client]:
+            workspace.owner = None
+            if not workspace.persistent:
+                effects += self._purge(workspace)
+        return effects
+
+    # ------------------------------------------------------------------ what the parts are made of
+
+    def leave_line(self, client: Client, workspace: Workspace) -> None:
+        """A client waits in this workspace no more; nobody answers what it asked for."""
+        member = self._members.get(client)
+        for waiter in list(member.waiters.values()) if member is not None else ():
+            if waiter.request.workspace == workspace.number:
+                self._leave(waiter)
+
+    def private_workspace(self) -> Workspace:
+        """A workspace that nobody can open, list or delete: for callers in the same process."""
+        workspace = Workspace("", next(self._numbers))
+        self._by_number[workspace.number] = workspace
+        return workspace
+
+    def workspace(self, number: int) -> Workspace:
+        """The workspace with this number, for callers in the same process."""
+        return self._by_number[number]
+
+    def variable(self, workspace: Workspace, name: str) -> Variable:
+        """The variable of this name, made when it is not there yet."""
+        variable = workspace.variables.get(name)
+        if variable is None:
+            variable = Variable(name, next(self._numbers), workspace)
+            workspace.variables[name] = variable
+            if self._account is not None:
+                self._account.variables += 1
+        return variable
+
+    def put(self, variable: Variable, values: Sequence[Value]) -> Effects:
+        """Store values, in order, and serve who waited for them."""
+        if variable.mode == UNKNOWN:
+            variable.mode = FIFO
+        if not variable.fetchers and not variable.finders and variable.mode != SINGLE:
+            variable.values.extend(values)
+            return []
+        if variable.mode == FIFO:
+            variable.values.extend(values)
+            return self._serve(variable)
+        effects: Effects = []
+        for value in values:  # the other modes do not keep order: one store after the other
+            if variable.mode == SINGLE:
+                self._drop_oldest(variable, len(variable.values))
+            variable.values.append(value)
+            effects += self._serve(variable)
+        return effects
+
+    def serve(self, variable: Variable) -> Effects:
+        """Hand the values of a variable to who waits, if both are there."""
+        return self._serve(variable)
+
+    def settle(self, number: int, count: int) -> list[Value]:
+        """End the loan of its first `count` values; gives them to the caller one last time."""
+        loan = self._loans.get(number)
+        if loan is None:
+            return []
+        settled = [loan.values.popleft() for _ in range(min(count, len(loan.values)))]
+        loan.index += len(settled)
+        self._end_if_empty(loan)
+        self._forget(settled)
+        return settled
+
+    def give_back(self, number: int, count: int) -> Effects:
+        """Put the last `count` values of a loan back, first in line."""
+        loan = self._loans.get(number)
+        if loan is None:
+            return []
+        returned = [loan.values.pop() for _ in range(min(count, len(loan.values)))]
+        self._end_if_empty(loan)
+        return self._return(loan.variable, returned[::-1], loan.index + len(loan.values))
+
+    def put_first(self, variable: Variable, values: Sequence[Value], index: int = 0) -> Effects:
+        """Put values at the front of the line, in order; `index` is that of the first one."""
+        if variable.mode == UNKNOWN:
+            variable.mode = FIFO
+        if self._account is not None:
+            self._account.stored(values)
+        return self._return(variable, values, index)
+
+    def loans(self, client: Client) -> Iterable[Loan]:
+        """What a client holds, oldest first."""
+        member = self._members.get(client)
+        return member.loans.values() if member is not None else ()
+
+    @property
+    def loan_count(self) -> int:
+        """How many loans there are."""
+        return len(self._loans)
+
+    def loan(self, number: int) -> Loan | None:
+        return self._loans.get(number)
+
+    def peek(self, workspace: int, name: str) -> list[Value]:
+        """The values of a variable, in the order a FIFO fetch would take them."""
+        variable = self._by_number[workspace].variables.get(name)
+        return list(variable.values) if variable is not None else []
+
+    def _take(self, client: Client, request: Fetch | Find, variable: Variable) -> Values | None:
+        """What `variable` has for this request now; None: nothing that is wanted."""
+        if type(request) is Find:
+            if request.after is None:
+                position = self._position(variable)
+            else:
+                position = self._after(variable, request.after[1])
+                if position >= len(variable.values):
+                    return None
+            index = self._index(variable, position)
+            return Values((variable.values[position],), 0, variable.name, variable.number, index)
+        assert type(request) is Fetch  # what is there is new to it: `after` is no limit here
+        count = request.count
+        if count > 1:
+            # Nobody takes more than a fair share: others wait, or will come back for more.
+            others = len(variable.fetchers) + variable.lent
+            count = max(1, min(count, len(variable.values) // (1 + others)))
+            if variable.early:
+                count = self._run(variable, count)
+        index = variable.early[0] if variable.early else variable.first
+        taken, left = deque[Value](), request.count
+        while variable.values and len(taken) < count and left > 0:
+            position = self._position(variable)
+            part, rest = self._divide(variable.values[position], left)
+            if rest is None:
+                del variable.values[position]
+                self._count_on(variable)
+            else:
+                variable.values[position] = rest
+            if part is not None:
+                taken.append(part)
+                left -= self._size(part)
+                if rest is not None:
+                    break
+        if not taken:
+            return None
+        if not request.lend:
+            self._forget(taken)
+            return Values(list(taken), 0, variable.name, variable.number, index)
+        loan = Loan(next(self._numbers), client, variable, taken, index, request.lost_to)
+        self._loans[loan.number] = self._member(client).loans[loan.number] = loan
+        variable.lent += 1
+        return Values(tuple(taken), loan.number, variable.name, variable.number, index)
+
+    def _position(self, variable: Variable) -> int:
+        """Where the value is that the mode says is next."""
+        if variable.mode == LIFO:
+            return len(variable.values) - 1
+        if variable.mode == MULTI:
+            return self._choose(len(variable.values))
+        return 0
+
+    def _index(self, variable: Variable, position: int) -> int:
+        """The index of the value at a position."""
+        early = variable.early
+        return early[position] if position < len(early) else variable.first + position - len(early)
+
+    def _after(self, variable: Variable, seen: int) -> int:
+        """The position of the next value for who has seen all up to the index `seen`."""
+        early = [(index, n) for n, index in enumerate(variable.early) if index > seen]
+        if early:
+            return min(early)[1]
+        return len(variable.early) + max(seen + 1 - variable.first, 0)
+
+    def _run(self, variable: Variable, most: int) -> int:
+        """How many values at the front, of at most so many, have indices that count up by one."""
+        first = self._index(variable, 0)
+        return next((n for n in range(1, most) if self._index(variable, n) != first + n), most)
+
+    def _drop_oldest(self, variable: Variable, count: int) -> None:
+        """Forget values at the front."""
+        for _ in range(count):
+            self._forget((variable.values.popleft(),))
+            self._count_on(variable)
+
+    def _count_on(self, variable: Variable) -> None:
+        """The value at the front has left, and its index with it."""
+        if variable.early:
+            variable.early.popleft()
+        elif variable.mode in (FIFO, SINGLE):  # the others have no order to count
+            variable.first += 1
+
+    def _serve(self, variable: Variable) -> Effects:
+        """Hand what is there to who waits: all finders first, then fetchers as they came."""
+        effects: Effects = []
+        for line in (variable.finders, variable.fetchers):
+            passed_over = []  # iterators that have seen all of this
+            while line and variable.values:
+                waiter = line.popleft()
+                reply = self._take(waiter.client, waiter.request, variable)
+                if reply is None:
+                    passed_over.append(waiter)
+                else:
+                    self._leave(waiter)
+                    effects.append((waiter.client, waiter.tag, reply))
+            line.extendleft(reversed(passed_over))
+        return effects
+
+    def _return(self, variable: Variable, values: Iterable[Value], index: int) -> Effects:
+        """Values go back where they came from, and to who waits there."""
+        self._put_back(variable, values, index)
+        return self._serve(variable)
+
+    def _put_back(self, variable: Variable, values: Iterable[Value], index: int) -> None:
+        """Values go back where they came from, first in line, with their old indices."""
+        values = list(values)
+        # In a SINGLE a newer value may have taken its place.
+        if variable.deleted or (variable.mode == SINGLE and variable.values):
+            self._forget(values)
+            return
+        if not values:
+            return
+        if variable.mode == LIFO:
+            variable.values.extend(reversed(values))
+        else:
+            variable.values.extendleft(reversed(values))
+            end = index + len(values)
+            if end == variable.first and not variable.early:
+                variable.first = index
+            elif variable.mode != MULTI:
+                variable.early.extendleft(range(end - 1, index - 1, -1))
+
+    def _end_if_empty(self, loan: Loan) -> None:
+        if not loan.values:
+            del self._loans[loan.number]
+            self._members[loan.client].loans.pop(loan.number)
+            loan.variable.lent -= 1
+
+    def _forget(self, values: Iterable[Value]) -> None:
+        """These values have left the space."""
+        if self._account is not None:
+            self._account.gone(values)
+
+    def _refusal(
+        self,
+        workspace: Workspace,
+        names: Sequence[str],
+        values: Sequence[Value] = (),
+        waiting: int = 0,
+    ) -> Failed | None:
+        """Why there is no room for what a request brings; None if there is, or nobody counts."""
+        if self._account is None:
+            return None
+        new = [name for name in names if name not in workspace.variables]
+        text = self._account.refusal(new, values, waiting)
+        return Failed("full", text) if text else None
+
+    def _leave(self, waiter: _Waiter) -> None:
+        self._out_of_line(waiter)
+        self._members[waiter.client].waiters.pop(waiter.tag, None)
+
+    def _out_of_line(self, waiter: _Waiter) -> None:
+        waiter.waiting = False
+        for line in waiter.lines:
+            if line and waiter in line:
+                line.remove(waiter)
+        if self._account is not None:
+            self._account.waiting -= len(waiter.lines)
+
+    def _member(self, client: Client) -> _Member:
+        member = self._members.get(client)
+        if member is None:
+            member = self._members[client] = _Member()
+        return member
+
+    def _drop(self, variable: Variable) -> Effects:
+        """Delete a variable: its values are gone and its waiters are told."""
+        variable.deleted = True
+        self._forget(variable.values)
+        variable.values.clear()
+        if self._account is not None:
+            self._account.variables -= 1
+        effects: Effects = []
+        for waiter in [*variable.finders, *variable.fetchers]:
+            if not waiter.waiting:  # it named the variable twice
+                continue
+            self._leave(waiter)
+            reply = Failed("deleted", f"{variable.name} was deleted while somebody waited")
+            effects.append((waiter.client, waiter.tag, reply))
+        return effects
+
+    def _purge(self, workspace: Workspace) -> Effects:
+        del self._by_name[workspace.name]
+        del self._by_number[workspace.number]
+        workspace.deleted = True
+        if self._account is not None:
+            self._account.variables -= 1
+        effects: Effects = []
+        for variable in workspace.variables.values():
+            effects += self._drop(variable)
+        return effects
+
+
+_DONE = Done()
+_NOTHING = Nothing()
+
+
+def _no_workspace(which: str | int) -> Failed:
+    name = f"workspace {which!r}" if isinstance(which, str) else "workspace (it was deleted)"
+    return Failed("workspace", f"there is no {name}; open it first")
+
+
+_HANDLERS: dict[type, Callable[..., Effects]] = {
+    Open: Space._open,
+    Store: Space._store,
+    Fetch: Space._fetch,
+    Find: Space._fetch,
+    Settle: Space._settle,
+    GiveBack: Space._give_back,
+    Abandon: Space._abandon,
+    Declare: Space._declare,
+    DeleteVariable: Space._delete_variable,
+    DeleteWorkspace: Space._delete_workspace,
+    ListVariables: Space._list_variables,
+    ListWorkspaces: Space._list_workspaces,
+    MakeTemporary: Space._make_temporary,
+}

@@ -1,0 +1,151 @@
+"""A workspace server that listens, for clients of the same user in other processes.
+
+Binding rules: a Unix socket in a directory of mode 0700, whose peers must be of the same user; or
+TCP on a loopback address. Both with the handshake of session.py. Nothing else is offered: beyond
+this machine a connection needs TLS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from sleighexec.address import LOOPBACK, Address, connection_file, run_directory, save
+from sleighexec.limits import Account, Limits
+from sleighexec.messages import DEFAULT_PORT
+from sleighexec.server import Server
+from sleighexec.session import new_key
+from sleighexec.space import Space
+
+MAX_PATH = 100  # bytes of a Unix socket's path that every system takes
+
+
+class WorkspaceServer:
+    """A workspace server that outlives its clients, until it is closed.
+
+    Args:
+        bind: "unix" (the default) for a Unix socket in the user's run directory, the path of a
+            socket in a directory that only the user can enter, or "host:port" with a loopback
+            host; port 0 takes a free one.
+        max_bytes: Of all values together; None: half of this machine's memory. A store that does
+            not fit raises `WorkspaceFullError` at the client; nothing is dropped for it.
+        max_connections: Of clients; None: 10 000, or what the limit of open files leaves room for.
+
+    Attributes:
+        url: What clients need to find it: `NwsServer(url=…)`.
+
+    Raises:
+        ValueError: The address is not on this machine.
+        OSError: It is taken.
+    """
+
+    def __init__(
+        self,
+        bind: str = "unix",
+        *,
+        max_bytes: int | None = None,
+        max_connections: int | None = None,
+    ) -> None:
+        limits = Limits(
+            value_bytes=_half_of_memory() if max_bytes is None else max_bytes,
+            connections=_most_connections() if max_connections is None else max_connections,
+        )
+        listener, self.url = _bind(bind)
+        self._address = Address(self.url, new_key())
+        try:
+            self._file = save(self._address)
+        except BaseException:
+            listener.close()
+            raise
+        self._server = Server(Space(choose=random.randrange, account=Account(limits)))
+        self._server.listen(listener, self._address.key, self._address.binding, limits)
+        self._server.start()
+
+    def __enter__(self) -> WorkspaceServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<WorkspaceServer {self.url}>"
+
+    def close(self) -> None:
+        """End: clients get ConnectionLostError, all values are gone. Twice is allowed."""
+        self._server.close()
+        for path in (self._file, self._file.with_suffix(".sock")):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+
+def _half_of_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _most_connections() -> int:
+    """As many as there can be descriptors, but for some for ourselves."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return 10_000
+    return min(10_000, max(files - 64, files // 2))
+
+
+def _bind(bind: str) -> tuple[socket.socket, str]:
+    if bind == "unix" or "/" in bind:
+        return _bind_unix(run_directory() / "server.sock" if bind == "unix" else Path(bind))
+    host, _, port = bind.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if host not in LOOPBACK:
+        raise ValueError(
+            f"a workspace server listens on this machine only, not on {host!r}: "
+            "connections from elsewhere need TLS, which this release does not have"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, int(port or DEFAULT_PORT)))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    number = listener.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else "127.0.0.1"
+    return listener, f"sleigh://{shown}:{number}"
+
+
+def _bind_unix(path: Path) -> tuple[socket.socket, str]:
+    path = path.absolute().with_suffix(".sock")
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise ValueError(f"the path of a Unix socket has at most {MAX_PATH} bytes: {path}")
+    folder = path.parent.stat()
+    if folder.st_uid != os.getuid() or folder.st_mode & 0o077:
+        raise ValueError(
+            f"the directory of the socket must be yours alone: `chmod go= {path.parent}`"
+        )
+    url = f"sleigh+unix://{path}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                if probe.connect_ex(str(path)) == 0:
+                    raise OSError(f"a workspace server runs at {url} already")
+            path.unlink()  # left behind by one that was killed
+            with contextlib.suppress(FileNotFoundError):
+                connection_file(url).unlink()
+        listener.bind(str(path))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener, url

@@ -1,0 +1,192 @@
+"""What an engine runs: a task, one call or a row of calls that it may cut into parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from sleighexec.functions import Definition, GlobalValue
+
+TIMEOUT, MEMORY, KILLED, OOM = "timeout", "memory", "killed", "oom"  # why a worker was ended
+MAX_KILLED = 2  # workers that one call may cost
+UNFILLED = 2  # the form of arguments that are not all there yet
+PLAIN, PICKLED = 0, 1  # arguments as a tuple of simple values; or as a Payload of (args, kwargs)
+BATCH_BYTES = 1024 * 1024  # of pickled arguments after which a batch takes no further call
+
+
+class Settings:
+    """What was asked for a call. Never changed: many calls have the same.
+
+    Attributes:
+        limits: Seconds and bytes that the call may take, 0: no limit; None: neither is limited.
+    """
+
+    __slots__ = ("limits", "memory_limit", "priority", "retries", "timeout")
+
+    def __init__(
+        self,
+        retries: int = 0,
+        timeout: float | None = None,
+        memory_limit: int | None = None,
+        priority: int = 0,
+    ) -> None:
+        self.retries, self.timeout, self.memory_limit = retries, timeout, memory_limit
+        self.priority = priority
+        # Made once: it is asked for each time that a call is sent.
+        self.limits: tuple[float, int] | None = None
+        if timeout is not None or memory_limit is not None:
+            self.limits = timeout or 0.0, memory_limit or 0
+
+
+class Call:
+    """How calls travel: the function, what it needs, the arguments of each call, their limits."""
+
+    __slots__ = ("definition", "form", "items", "needs", "settings")
+
+    def __init__(
+        self,
+        definition: Definition,
+        needs: tuple[GlobalValue, ...],
+        form: int,
+        items: list[Any],
+        settings: Settings,
+    ) -> None:
+        self.definition, self.needs = definition, needs
+        self.form, self.items, self.settings = form, items, settings
+
+
+class Loss:
+    """The end of a worker that was running a call: how, where, and what is known of it.
+
+    Attributes:
+        status: Exit status, or minus the number of the signal; None: not known.
+        reason: "" if it died by itself, else why it was ended: see `messages.Exited`.
+        stderr: The last that it wrote there.
+        peak: Bytes of memory it had at most; 0: not known.
+        host_lost: Why its whole host was lost; "" if it was not.
+        printed: The end of what the call had printed, UTF-8.
+    """
+
+    __slots__ = (
+        "host",
+        "host_lost",
+        "peak",
+        "pid",
+        "printed",
+        "rank",
+        "reason",
+        "status",
+        "stderr",
+    )
+
+    def __init__(
+        self,
+        rank: int,
+        pid: int | None,
+        host: str,
+        status: int | None,
+        reason: str = "",
+        stderr: str = "",
+        peak: int = 0,
+        host_lost: str = "",
+        printed: bytes = b"",
+    ) -> None:
+        self.rank, self.pid, self.host, self.status = rank, pid, host, status
+        self.reason, self.stderr, self.peak = reason, stderr, peak
+        self.host_lost, self.printed = host_lost, printed
+
+
+def may_try_again(losses: tuple[Loss, ...], settings: Settings) -> bool:
+    """Whether a call that has lost these workers is to be tried once more."""
+    timed_out = losses[-1].reason == TIMEOUT
+    return not timed_out and len(losses) <= settings.retries and not is_deadly(losses)
+
+
+def is_deadly(losses: tuple[Loss, ...]) -> bool:
+    """Whether so many workers have died of it that no other is to try.
+
+    One whose end is not known may have been lost with its host: that is not blamed on the call.
+    """
+    return sum(loss.status is not None for loss in losses) >= MAX_KILLED
+
+
+class Sink(Protocol):
+    """Whoever waits for the outcome of calls."""
+
+    def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
+        """The outcome of one call. Runs callbacks: never under a lock of ours."""
+
+    def deliver_run(self, index: int, values: list[Any]) -> None:
+        """The values that a row of calls returned, the first of them that of call `index`."""
+
+
+class Task(Protocol):
+    """One call or a row of calls, as the space holds it and the engine hands it out.
+
+    waiting ──begin()──▶ with a worker ──advance() once a call──▶ done
+       ◀──give_back()──────┘  └──lost()──▶ waiting again, or failed
+    """
+
+    def begin(self, limit: int) -> tuple[Any, Any]:
+        """Of at most `limit` calls: (the part that begins, the rest); part None: not wanted."""
+
+    def call(self) -> Call:
+        """What must travel to run it."""
+
+    def advance(self, most: int) -> tuple[Sink, int, int, bool]:
+        """Its first call is answered, or up to `most`, if one sink waits for all of them.
+
+        Who waits, for which of its calls, how many were answered, whether these were the last.
+        """
+
+    def printed(self, text: bytes) -> None:
+        """Its first call that is not answered has printed this, its end in UTF-8."""
+
+    def split(self, count: int) -> tuple[Any, Any]:
+        """Cut off the last `count` calls: (the front or None, the cut-off part)."""
+
+    def position(self, whom: Any) -> int | None:
+        """How many unanswered calls stand before that of this future, or the first of this job.
+
+        None: there is none in this task.
+        """
+
+    def size(self) -> int:
+        """How many calls have not been answered."""
+
+    def give_back(self) -> None:
+        """It has not begun after all and waits again."""
+
+    def lost(self, loss: Loss, *, again: bool) -> tuple[Sequence[Any], Any]:
+        """Its first call was lost: (what to put back in line, a callback to run outside locks).
+
+        Unless `again` the lost call is not tried again, whatever the task allows.
+        """
+
+    def fail(self, error: Callable[[], BaseException]) -> None:
+        """It will not run. Runs callbacks: never under a lock of ours."""
+
+    def withdraw(self) -> None:
+        """Cancel it if it has not begun. Runs callbacks."""
+
+
+class WorkerInfo(NamedTuple):
+    """A worker as its executor sees it.
+
+    Attributes:
+        rank: Its number in the pool; a replacement has the same.
+        pid: Process id, None while it starts.
+        host: Where it runs.
+        state: "starting", "idle" or "busy".
+        finished: Calls it has finished.
+        system: Of its machine, as `os.name` has it; empty while it starts.
+        python: The version of its interpreter; empty while it starts.
+    """
+
+    rank: int
+    pid: int | None
+    host: str
+    state: str
+    finished: int
+    system: str = ""
+    python: str = ""

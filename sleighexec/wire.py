@@ -1,0 +1,412 @@
+"""Messages as frames, and frames as messages. No sockets here: bytes in, messages out.
+
+A frame is
+
+    header   32 bytes: kind u8, flags u8, buffers u16, head u32, tag u64, x u64, y u64 (big-endian)
+    sizes    8 bytes for each buffer
+    head     JSON, at most 64 KiB; absent when every field has its usual value
+    buffers  the bytes of payloads, never looked at
+
+A message's one or two busiest numbers travel as `x` and `y`, its payloads as buffers and the rest
+as a JSON list, so that the frames of the straight path carry no JSON that changes, and nothing
+that is read here can run code. Every length is checked against a limit, and memory grows with the
+bytes received, not with those announced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import mmap
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from sleighexec import messages as m
+from sleighexec.errors import ProtocolError
+from sleighexec.messages import PICKLE, Payload
+
+HEADER = struct.Struct("!BBHIQQQ")
+MAX_HEAD = 64 * 1024  # bytes of JSON
+MAX_DEPTH = 8  # lists in lists of a head; we need four
+MAX_FRAME = 2 * 1024**3  # bytes of all buffers of a frame
+SCRATCH = 64 * 1024  # bytes read at a time: a bigger bytes object is an mmap and a munmap each time
+JOIN = 16 * 1024  # bytes up to which a frame is copied together: cheaper than a scattered send
+MAPPED = 2 * 1024 * 1024  # bytes from which a buffer is received into pages of its own
+
+Buffer = bytes | bytearray | memoryview
+Message = Any
+
+
+class _Form:
+    """How a class of messages is laid out in a frame.
+
+    Attributes:
+        code: Its kind in the header.
+        x, y: The fields that travel in the header.
+        values: Whether it has payloads.
+        rest: The other fields.
+        usual: The values of these for which the head is absent, None if there are none.
+        checks: Whether a value may stand in one of these fields.
+    """
+
+    def __init__(self, code: int, cls: type[m.Message], x: str | None, y: str | None) -> None:
+        self.code, self.cls, self.x, self.y = code, cls, x, y
+        fields = cls.fields()
+        self.values = "values" in fields
+        self.rest = tuple(name for name in fields if name not in (x, y, "values"))
+        usual = tuple(fields[name][1] for name in self.rest)
+        self.usual = None if m.REQUIRED in usual else usual
+        self.checks = tuple(_CHECKS[fields[name][0]] for name in self.rest)
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+# What the annotations of messages demand of what comes over a wire.
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: type(value) is str,
+    "int": lambda value: type(value) is int,
+    "bool": lambda value: type(value) is bool,
+    "int | None": lambda value: value is None or type(value) is int,
+    "str | None": lambda value: value is None or type(value) is str,
+    "float": _number,
+    "float | None": lambda value: value is None or _number(value),
+    "tuple[str, ...]": lambda value: (
+        type(value) is tuple and all(type(part) is str for part in value)
+    ),
+    "tuple[int, int] | None": lambda value: (
+        value is None or (type(value) is tuple and [type(part) for part in value] == [int, int])
+    ),
+    "list[list[Any]]": lambda value: (
+        type(value) is tuple and all(type(part) is tuple for part in value)
+    ),
+}
+
+_FORMS: dict[type, _Form] = {}
+_BY_CODE: dict[int, _Form] = {}
+
+
+def _form(code: int, cls: type[m.Message], x: str | None = None, y: str | None = None) -> None:
+    _FORMS[cls] = _BY_CODE[code] = _Form(code, cls, x, y)
+
+
+_form(1, m.Open)
+_form(2, m.Store, "workspace")
+_form(3, m.Fetch, "workspace", "count")
+_form(4, m.Find, "workspace")
+_form(5, m.Settle, "loan", "count")
+_form(6, m.GiveBack, "loan", "count")
+_form(7, m.Abandon, "waiting")
+_form(8, m.Declare, "workspace")
+_form(9, m.DeleteVariable, "workspace")
+_form(10, m.DeleteWorkspace)
+_form(11, m.ListVariables, "workspace")
+_form(12, m.ListWorkspaces)
+_form(13, m.MakeTemporary)
+_form(16, m.Join, "pid")
+_form(17, m.Results)
+_form(18, m.SetupFailed)
+_form(19, m.Report)
+_form(24, m.Need)
+_form(32, m.Done)
+_form(33, m.Opened, "workspace")
+_form(34, m.Values, "loan", "index")
+_form(35, m.Nothing)
+_form(36, m.Failed)
+_form(37, m.Listing)
+_form(38, m.Welcome, "rank", "count")
+_form(39, m.Leave)
+_form(64, m.Start, "worker")
+_form(65, m.Started, "worker", "pid")
+_form(66, m.Signal, "worker", "signal")
+_form(67, m.Exited, "worker")
+_form(68, m.StopAgent)
+_form(69, m.KillCall, "worker", "call")
+_form(70, m.Watch)
+
+_PLAIN = 1  # flag: all buffers belong to one pickled value without a summary
+
+
+@lru_cache(maxsize=1024)
+def _head(rest: tuple[Any, ...]) -> bytes:
+    return json.dumps(rest, separators=(",", ":")).encode()
+
+
+@lru_cache(maxsize=1024)
+def _short_head(code: int, head: bytes) -> tuple[Any, ...]:
+    return _parsed(code, head)
+
+
+def _parsed(code: int, head: bytes) -> tuple[Any, ...]:
+    """The fields in a head, each of the type that it must have."""
+    try:
+        rest = _tuples(json.loads(head))
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"head of a frame is not JSON: {error}") from None
+    if not isinstance(rest, tuple):
+        raise ProtocolError("head of a frame is not a list")
+    form = _BY_CODE[code]
+    for name, check, value in zip(form.rest, form.checks, rest):
+        if not check(value):
+            raise ProtocolError(f"{form.cls.__name__}.{name} cannot be {value!r:.100}")
+    return rest
+
+
+def _tuples(item: Any, depth: int = 0) -> Any:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"lists nested deeper than {MAX_DEPTH}")
+    return tuple(_tuples(part, depth + 1) for part in item) if isinstance(item, list) else item
+
+
+def encode(tag: int, message: Message) -> list[Buffer]:
+    """The frame of a message, in pieces for one scattered send.
+
+    Raises:
+        ProtocolError: The message does not fit into a frame; nothing of it may be sent.
+    """
+    form = _FORMS[type(message)]
+    rest = tuple(getattr(message, name) for name in form.rest)
+    flags, buffers = 0, []
+    if form.values:
+        values = message.values
+        for value in values:
+            buffers.append(value.head)
+            buffers.extend(value.buffers)
+        if len(values) == 1 and values[0].kind == PICKLE and not values[0].summary:
+            flags = _PLAIN
+        else:
+            rest += (tuple((1 + len(v.buffers), v.kind, v.summary) for v in values),)
+    if rest == form.usual:
+        head = b""
+    else:
+        try:
+            head = _head(rest)
+        except TypeError:  # a list in it: not worth remembering
+            head = json.dumps(rest, separators=(",", ":")).encode()
+    x = getattr(message, form.x) if form.x is not None else 0
+    y = getattr(message, form.y) if form.y is not None else 0
+    sizes = [memoryview(buffer).nbytes for buffer in buffers]
+    if len(head) > MAX_HEAD or sum(sizes) > MAX_FRAME or len(buffers) > 0xFFFF:
+        raise ProtocolError(
+            f"a {form.cls.__name__} of {sum(sizes)} bytes in {len(buffers)} buffers is too large "
+            f"for one frame (at most {MAX_FRAME} bytes, {0xFFFF} buffers): store it in parts"
+        )
+    try:
+        header = HEADER.pack(form.code, flags, len(buffers), len(head), tag, x, y)
+    except struct.error as error:
+        raise ProtocolError(f"a number of a {form.cls.__name__} does not fit: {error}") from None
+    if not buffers:
+        return [header + head]
+    start = b"".join((header, struct.pack(f"!{len(sizes)}Q", *sizes), head))
+    if sum(sizes) <= JOIN:
+        return [b"".join((start, *buffers))]
+    return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
+
+
+def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list[Any]) -> Message:
+    if not head:
+        if form.usual is None and not (flags & _PLAIN and not form.rest):
+            raise ProtocolError(f"a {form.cls.__name__} came without its fields")
+        rest = form.usual or ()
+    else:
+        rest = _short_head(form.code, head) if len(head) <= 256 else _parsed(form.code, head)
+    count = len(form.rest)
+    arguments = dict(zip(form.rest, rest, strict=False))
+    if form.x is not None:
+        arguments[form.x] = x
+    if form.y is not None:
+        arguments[form.y] = y
+    if form.values:
+        if flags & _PLAIN:
+            if not buffers:
+                raise ProtocolError(f"a {form.cls.__name__} came without its value")
+            arguments["values"] = (Payload(buffers[0], buffers[1:]),)
+        else:
+            arguments["values"] = _payloads(rest[count] if len(rest) > count else (), buffers)
+    try:
+        return form.cls(**arguments)
+    except TypeError as error:
+        raise ProtocolError(f"a {form.cls.__name__} came with wrong fields: {error}") from None
+
+
+def _payloads(shapes: Any, buffers: list[Any]) -> list[Payload]:
+    values, position = [], 0
+    try:
+        for count, kind, summary in shapes:
+            own = buffers[position : position + count]
+            if count < 1 or len(own) != count or type(kind) is not int or type(summary) is not str:
+                raise ValueError(f"{count} buffers of kind {kind!r}")
+            values.append(Payload(own[0], own[1:], kind, summary))
+            position += count
+    except (TypeError, ValueError) as error:
+        raise ProtocolError(f"values do not match their buffers: {error}") from None
+    if position != len(buffers):
+        raise ProtocolError("there are more buffers than values need")
+    return values
+
+
+class Decoder:
+    """Turns received bytes into messages, however they were cut.
+
+    Read into `buffer()` and say with `received(n)` how much came; or just `feed(data)`.
+    """
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        self._max_frame = max_frame
+        self._scratch = memoryview(bytearray(SCRATCH))
+        self._filled = 0
+        self._large: _LargeFrame | None = None
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes belong; never empty."""
+        if self._large is not None:
+            return self._large.target
+        return self._scratch[self._filled :]
+
+    def received(self, count: int) -> list[tuple[int, Message]]:
+        """`count` more bytes stand in `buffer()`: the messages that are complete now.
+
+        Raises:
+            ProtocolError: These bytes are no frame; the connection cannot be used any more.
+        """
+        if self._large is not None:
+            if not self._large.received(count):
+                return []
+            message = self._large.message()
+            self._large = None
+            return [message]
+        self._filled += count
+        out, start, scratch = [], 0, self._scratch
+        while self._filled - start >= HEADER.size:
+            code, flags, n_buffers, head_size, tag, x, y = HEADER.unpack_from(scratch, start)
+            form = _BY_CODE.get(code)
+            if form is None:
+                raise ProtocolError(f"unknown kind of frame: {code}")
+            if head_size > MAX_HEAD:
+                raise ProtocolError(f"head of {head_size} bytes is larger than {MAX_HEAD}")
+            position = start + HEADER.size
+            need = 8 * n_buffers + head_size
+            if n_buffers and need <= self._filled - position:
+                sizes = struct.unpack_from(f"!{n_buffers}Q", scratch, position)
+                need += self._checked(sum(sizes))
+            if need > SCRATCH - HEADER.size:
+                self._large = _LargeFrame(form, flags, n_buffers, head_size, tag, x, y, self)
+                self._large.take(scratch[position : self._filled])
+                start = self._filled
+                if self._large.complete:  # cannot be: it does not fit into the scratch buffer
+                    raise ProtocolError("a large frame ended early")
+                break
+            if need > self._filled - position:
+                break
+            if n_buffers == 0:
+                buffers: list[Any] = []
+                head = bytes(scratch[position : position + head_size])
+                position += head_size
+            else:
+                position += 8 * n_buffers
+                head = bytes(scratch[position : position + head_size])
+                position += head_size
+                buffers = []
+                for size in sizes:
+                    buffers.append(bytes(scratch[position : position + size]))
+                    position += size
+            out.append((tag, _message(form, flags, x, y, head, buffers)))
+            start = position
+        left = self._filled - start
+        if start and left:
+            scratch[:left] = bytes(scratch[start : self._filled])
+        self._filled = left
+        return out
+
+    def feed(self, data: Buffer) -> list[tuple[int, Message]]:
+        """The messages that are complete after these bytes."""
+        out, view = [], memoryview(data)
+        while view:
+            target = self.buffer()
+            count = min(len(target), len(view))
+            target[:count] = view[:count]
+            out += self.received(count)
+            view = view[count:]
+        return out
+
+    def _checked(self, total: int) -> int:
+        if total > self._max_frame:
+            raise ProtocolError(f"frame of {total} bytes is larger than {self._max_frame}")
+        return total
+
+
+class _LargeFrame:
+    """A frame that does not fit into the scratch buffer: sizes and head, then buffer by buffer."""
+
+    def __init__(
+        self,
+        form: _Form,
+        flags: int,
+        n_buffers: int,
+        head_size: int,
+        tag: int,
+        x: int,
+        y: int,
+        decoder: Decoder,
+    ) -> None:
+        self._fields = (form, flags, tag, x, y)
+        self._decoder = decoder
+        self._n_buffers = n_buffers
+        self._start: bytearray | None = bytearray(8 * n_buffers + head_size)
+        self._head = b""
+        self._sizes: list[int] = []
+        self._buffers: list[Any] = []
+        self._current: Any = self._start
+        self.target = memoryview(self._start)
+        self.complete = False
+
+    def take(self, data: memoryview) -> None:
+        while data and not self.complete:
+            count = min(len(self.target), len(data))
+            self.target[:count] = data[:count]
+            self.received(count)
+            data = data[count:]
+
+    def received(self, count: int) -> bool:
+        self.target = self.target[count:]
+        while not self.target and not self.complete:
+            self._next()
+        return self.complete
+
+    def _next(self) -> None:
+        """The target is full: make the next one."""
+        if self._start is not None:
+            split = 8 * self._n_buffers
+            self._sizes = list(struct.unpack_from(f"!{self._n_buffers}Q", self._start))
+            self._decoder._checked(sum(self._sizes))
+            self._head = bytes(self._start[split:])
+            self._start = None
+        else:
+            self._buffers.append(self._current)
+        if len(self._buffers) == self._n_buffers:
+            self.complete = True
+            return
+        size = self._sizes[len(self._buffers)]
+        # Pages of an anonymous mapping cost nothing until bytes arrive in them.
+        self._current = _mapped(size) if size >= MAPPED else bytearray(size)
+        self.target = memoryview(self._current)
+
+    def message(self) -> tuple[int, Message]:
+        form, flags, tag, x, y = self._fields
+        buffers = [memoryview(b) if isinstance(b, mmap.mmap) else b for b in self._buffers]
+        return tag, _message(form, flags, x, y, self._head, buffers)
+
+
+def _mapped(size: int) -> mmap.mmap:
+    """Pages that cost nothing until bytes arrive in them, and few faults then."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    # Private: shared pages, mmap's default, are never huge.
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # not every system has huge pages
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages

@@ -1,0 +1,651 @@
+"""The worker process: join, fetch, run, store; and how a task asks where it is.
+
+    main thread     fetch ─▶ calls ─▶ run one by one ─▶ journal ─▶ one send: results + fetch
+    sleigh-helper   wakes every 2 ms while several calls are lined up; when the present one turns
+                    out long it sends the results that are ready, gives back what has not begun,
+                    and keeps reading
+
+Laws: 1. A call begins once: what has begun is written in the journal before it runs.
+      2. A result is written in the journal before the next call begins.
+The journal is memory shared with the agent, so both facts outlive the worker: whatever kills it,
+exactly the call that it was running is lost, finished results are not, and the rest has not begun.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import math
+import mmap
+import os
+import pickle
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from sleighexec import payload as pickling
+from sleighexec import wire
+from sleighexec.access import embedded
+from sleighexec.client import ONE_WAY, SocketConnection
+from sleighexec.errors import ConnectionLostError, RemoteError
+from sleighexec.functions import CLASSIC_NAMES, Learned, apply
+from sleighexec.messages import (
+    Fetch,
+    GiveBack,
+    Join,
+    Leave,
+    Nothing,
+    Payload,
+    Report,
+    Results,
+    SetupFailed,
+    Store,
+    Values,
+    Welcome,
+)
+from sleighexec.output import KEPT_LINES, SEND_AT, CallText, OnImport, Outbox, capture
+from sleighexec.workspace import NetWorkSpace, NwsServer
+
+if TYPE_CHECKING:
+    import socket
+
+TICK = 0.002  # seconds: a call that runs longer is a long one; a batch should take no longer
+LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
+DOZE_AFTER = 50  # looks without need after which the helper looks less often
+AWAKE, DOZING, ASLEEP = 0, 1, 2  # the helper looks each tick; each LOOK; when it is called
+MAX_BATCH = 5000  # calls in one fetch
+STORED_LINES = 25  # in one frame: in the worst script the summaries of more have no room in it
+
+SHELL = struct.Struct("=QQ")  # of the journal: bytes of records, calls begun
+LIMITS = struct.Struct("=dQ")  # behind it: when the present call is to end, bytes it may take
+HEAD = SHELL.size + LIMITS.size
+JOURNAL = 128 * 1024  # bytes
+ROOM = JOURNAL - HEAD  # for records
+TASKS = "task"  # the variable that all workers fetch from
+
+
+def mailbox(rank: int) -> str:
+    """The variable that only the worker of this rank fetches from."""
+    return f"mailbox@{rank}"
+
+
+class WorkerContext:
+    """Where a task runs.
+
+    Attributes:
+        rank: Number of the worker, from 0; its replacement gets the same.
+        count: How many workers the pool might have when this one started.
+        host: Name of the machine.
+        state: A dict that lives as long as the worker; tasks may keep things in it.
+    """
+
+    def __init__(self, rank: int, count: int, host: str, workspaces: Any = ()) -> None:
+        self.rank, self.count, self.host = rank, count, host
+        self.state: dict[Any, Any] = {}
+        self._workspaces = workspaces
+
+    @property
+    def workspace(self) -> NetWorkSpace:
+        """The user's workspace, shared by all tasks and the caller of the executor."""
+        workspace: NetWorkSpace = self._workspaces[1]
+        return workspace
+
+
+_context: WorkerContext | None = None
+
+
+def current_worker() -> WorkerContext:
+    """The worker that runs this task.
+
+    Raises:
+        RuntimeError: Not called from a task of a sleighexec executor.
+    """
+    if _context is None:
+        raise RuntimeError("current_worker() works inside a task only, and this is not a worker")
+    return _context
+
+
+class _Group:
+    """Calls of one function, lined up: the main thread takes from the left, the helper the rest."""
+
+    __slots__ = ("form", "items", "key", "limits", "loan", "places")
+
+    def __init__(
+        self, loan: int, key: int, form: int, places: Any, limits: Any, items: deque[Any]
+    ) -> None:
+        self.loan, self.key, self.form, self.places = loan, key, form, places
+        self.limits, self.items = limits, items
+
+
+class Journal:
+    """What a worker has begun and finished, in memory that outlives it."""
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, JOURNAL + CallText.LENGTH)
+        self.text = CallText(self.memory, JOURNAL)  # what the present call has printed
+
+    def limits(self) -> tuple[float, int]:
+        """When, on the monotonic clock, the present call is to end; bytes it may take; 0: none."""
+        end, size = LIMITS.unpack_from(self.memory, SHELL.size)
+        return end, size
+
+    def read(self) -> tuple[bytes, int]:
+        """The records that are in it and the number of calls begun: for the agent."""
+        end, begun = SHELL.unpack_from(self.memory, 0)
+        start = HEAD
+        return self.memory[start : start + min(end, JOURNAL - start)], begun
+
+
+class Worker:
+    """Runs calls until it is told to leave."""
+
+    def __init__(self, sock: socket.socket, journal: Journal) -> None:
+        self._connection = SocketConnection(sock, "executor", interruptible=False)
+        self._connection.on_message = self._told
+        self._journal, self._text = journal.memory, journal.text
+        self._learned = Learned()
+        self._groups: deque[_Group] = deque()  # what is lined up
+        self._news: deque[list[Any]] = deque()  # from the helper, for the main thread to learn
+        self._leaving = False
+        self._finished = 0  # calls; also the number of the last one
+        self._end = 0  # bytes of records in the journal
+        self._sent = 0  # of these, bytes that were sent
+        self._run_at = 0  # where the last run of simple results begins
+        self._in_run = False  # it is open: more results may be added to it
+        self._flushing = threading.RLock()  # guards the six above, and who takes _prefetch
+        self._prefetch = 0  # tag of a fetch that looks ahead
+        self._seconds = 0.0  # a call takes, as measured
+        self._left: int | None = None  # calls until this worker is to be replaced
+        self._workspace = 0
+        self._mailbox = ""
+        self._shipped: Any = None  # finds modules of a caller on another machine
+        self._running = False
+        self._hurry = False  # others than the present call wait here: the helper is to look often
+        self._sleep = AWAKE  # how deeply the helper sleeps
+        self._bell = threading.Lock()  # which wakes it
+        self._bell.acquire()
+        self._outbox = Outbox(self._post_output, self._is_sending, self._flushing)
+        self._store_lines: Callable[[list[str]], None] | None = None
+        self._tell_lines = False  # to our client, too
+        self._servers_link = self._connection  # to the server of the workspaces
+
+    # ------------------------------------------------------------------ life
+
+    def run(self) -> None:
+        """Join and work. Returns when the worker is to end in an orderly way."""
+        connection = self._connection
+        try:
+            python = ".".join(map(str, sys.version_info[:3]))
+            tag = connection.post(Join(os.getpid(), os.uname().nodename, os.name, python))
+            welcome = connection.wait(tag, self._told_to_leave)
+            if not isinstance(welcome, Welcome) or not self._prepare(welcome):
+                return
+            threading.Thread(target=self._help, name="sleigh-helper", daemon=True).start()
+            self._work()
+            self._outbox.send()
+        except ConnectionLostError:
+            # The client is gone; nobody waits for what we do.
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+            os._exit(0)
+        finally:
+            connection.close()
+
+    def _prepare(self, welcome: Welcome) -> bool:
+        global _context
+        rank = welcome.rank
+        setup = pickling.loads(welcome.values[0])
+        self._workspace, self._mailbox = welcome.workspace, mailbox(rank)
+        self._left = setup["max_tasks"]
+        if setup["url"] is None:
+            server = NwsServer(connection=self._connection, shared=True)
+            workspaces = [
+                NetWorkSpace(name, server=server, number=n) for name, n in setup["workspaces"]
+            ]
+        else:
+            server = NwsServer(url=setup["url"])
+            workspaces = [server.useWs(name) for name, _ in setup["workspaces"]]
+        _context = WorkerContext(rank, welcome.count, os.uname().nodename, workspaces)
+        self._connection.space = setup["space"]
+        embedded[setup["space"]] = self._connection
+        values = (rank, welcome.count, *workspaces)
+        builtins.__dict__.update(zip(CLASSIC_NAMES, values))
+        _be_a_child(rank, setup["authkey"])
+        if setup["ship"] is not None:  # the caller is on another machine
+            self._learned.own_path = list(sys.path)
+            from sleighexec.shipped import Shipped
+
+            self._shipped = Shipped(self._connection.call)
+            sys.meta_path.append(self._shipped)
+        self._servers_link = cast(SocketConnection, server._connection)
+        if setup["capture"]:
+            post, ride = self._servers_link.post, workspaces[0]._access.number
+            self._store_lines = partial(_store_lines, post, ride, f"output@{rank}")
+        self._tell_lines = setup["tell"]
+        capture(self._note_output)
+        if setup["levels"] is not None:
+            OnImport("logging", partial(_forward_records, self._outbox, rank, setup["levels"]))
+        os.register_at_fork(after_in_child=partial(setattr, self._outbox, "foreign", True))
+        try:
+            for news, head, buffers in setup["calls"]:
+                self._learned.learn(news)
+                args, kwargs = pickling.loads(Payload(head, buffers))
+                apply(*args, **kwargs)
+        except BaseException as error:
+            import logging
+
+            logger = logging.getLogger("concurrent.futures")
+            logger.critical("Exception in initializer:", exc_info=True)
+            self._outbox.send()
+            failure = Payload(bytes(pickling.dumps_error(error, __file__).head))
+            self._connection.post(SetupFailed((failure,)), ONE_WAY)
+            return False
+        self._text.clear()  # no call has printed it
+        return True
+
+    def _told(self, message: Any) -> None:
+        """A message that answers nothing. Called by whichever thread reads."""
+        if type(message) is Leave:
+            self._leaving = True
+
+    # ------------------------------------------------------------------ fetch, run, store
+
+    def _fetch(self, count: int, timeout: float | None) -> Fetch:
+        names = (self._mailbox, TASKS)
+        return Fetch(self._workspace, names, count, timeout, True)
+
+    def _work(self) -> None:
+        connection = self._connection
+        reply = self._wait(connection.post(self._fetch(1, None)))
+        while type(reply) is Values:
+            more = self._accept(reply)
+            several = sum(len(group.items) for group in self._groups) > 1
+            if (several or (more and 0 < self._seconds < TICK)) and self._left is None:
+                # Short calls: ask for the next ones now, they arrive while these run.
+                if not self._leaving:
+                    self._prefetch = connection.post(self._fetch(self._wanted(), 0))
+                several = True
+            started, before = time.perf_counter(), self._finished
+            self._run_calls(hurry=several)
+            if done := self._finished - before:
+                seconds = (time.perf_counter() - started) / done
+                # The geometric mean: a long call among short ones hardly changes it.
+                self._seconds = seconds if before == 0 else math.sqrt(self._seconds * seconds)
+            reply = self._next(done)
+
+    def _next(self, done: int) -> Any:
+        """Send what is finished and get the next calls; anything else than Values: end."""
+        connection = self._connection
+        if self._left is not None:
+            self._left -= done
+            if self._left <= 0:
+                self._flush()
+                return None
+        with self._flushing:
+            prefetch, self._prefetch = self._prefetch, 0
+        if prefetch:
+            self._flush()
+            reply = connection.wait(prefetch)
+            if type(reply) is Values:
+                return reply
+            tag = connection.post(self._fetch(self._wanted(), None))
+        else:
+            tag = self._flush(self._fetch(self._wanted(), None))
+        return self._wait(tag)
+
+    def _wait(self, tag: int) -> Any:
+        """The reply to a fetch that waits; anything else than Values: end."""
+        connection = self._connection
+        while type(reply := connection.wait(tag, self._told_to_leave)) is Nothing:
+            tag = connection.post(self._fetch(1, None))  # what it should have been was no good
+        return reply
+
+    def _told_to_leave(self) -> bool:
+        return self._leaving
+
+    def _wanted(self) -> int:
+        """How many calls may come in one batch, so that it takes no longer than a tick."""
+        if self._left is not None:
+            return 1
+        if self._seconds <= 0:
+            return 1 if self._finished == 0 else MAX_BATCH
+        return max(1, min(MAX_BATCH, int(TICK / self._seconds), 4 * self._finished))
+
+    def _accept(self, batch: Values) -> bool:
+        """Learn what came along with a batch, and line up its calls; whether more are to come."""
+        news, groups, more = pickling.loads(batch.values[0])
+        self._news.append(news)
+        while self._news:
+            self._learned.learn(self._news.popleft())
+        for key, form, places, limits, items in groups:
+            self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
+        return bool(more)
+
+    def _run_calls(self, *, hurry: bool) -> None:
+        """Run what is lined up, first to last; the helper may take from the end meanwhile."""
+        self._running, self._hurry = True, hurry
+        if self._sleep > (AWAKE if hurry else DOZING):
+            self._wake_helper()
+        while self._groups:
+            self._run_group(self._groups[0])
+            self._groups.popleft()
+        self._running = False
+
+    def _run_group(self, group: _Group) -> None:
+        """Run calls of one function."""
+        pop, form, places = group.items.popleft, group.form, group.places
+        simple, dumps, note = pickling.SIMPLE, pickle.dumps, SHELL.pack_into
+        memory, failed, flushing = self._journal, self._learned.failed, self._flushing
+        limits, limit = group.limits, LIMITS.pack_into
+        function: Any = None
+        while True:
+            try:
+                item = pop()
+            except IndexError:
+                return
+            number = self._finished + 1
+            note(memory, 0, self._end, number)
+            data: bytes | None = None
+            try:
+                if failed:
+                    self._learned.check(places)
+                if function is None:
+                    function = self._learned.function(group.key)
+                if limits is not None:  # from here on: loading its module does not count
+                    limit(memory, SHELL.size, _deadline(limits[0]), limits[1])
+                if form:
+                    item = _arguments(item)
+                    result = function(*item[0], **item[1])
+                else:
+                    result = function(*item)
+                if type(result) in simple:
+                    data = dumps(result, pickling.RUN_PROTOCOL)[2:-1]
+                else:
+                    flag, record = self._pickled(result)
+            except BaseException as error:  # SystemExit too belongs to the task, not to us
+                if self._shipped is not None:
+                    self._shipped.explain(error)
+                flag, record = pickling.BAD, _failure(error)
+            with flushing:
+                if data is None:
+                    self._write_record(flag, record)
+                elif self._in_run and (end := self._end + len(data)) <= ROOM:
+                    memory[HEAD + self._end : HEAD + end] = data
+                    self._end = end
+                else:
+                    self._begin_run(data)
+                note(memory, 0, self._end, number)
+                self._finished = number
+            if limits is not None:
+                limit(memory, SHELL.size, 0.0, 0)
+            # The result is safe; only now what the call held may go, since that may crash too.
+            item = result = data = record = None
+
+    def _begin_run(self, data: bytes) -> None:
+        """Write a simple result where no run of such is open. Under the lock."""
+        if self._text.size:
+            self._write_text()
+        entry = pickling.RECORD.pack(pickling.OPEN, pickling.RUN, self._finished + 1) + data
+        self._write(entry)
+        self._run_at = self._end - len(entry)
+        self._in_run = self._end > 0  # else it was too long, and was sent by itself
+
+    def _write_record(self, flag: int, data: bytes | None) -> None:
+        """Write any other outcome, unless it went out by itself. Under the lock."""
+        if data is not None:
+            self._close_run()
+            if self._text.size:
+                self._write_text()
+            self._write(pickling.RECORD.pack(len(data), flag, self._finished + 1) + data)
+
+    def _write_text(self) -> None:
+        """Write what the present call has printed, before its outcome. Under the lock."""
+        data = self._text.read()
+        self._write(pickling.RECORD.pack(len(data), pickling.PRINTED, self._finished + 1) + data)
+        self._text.clear()
+
+    def _write(self, entry: bytes) -> None:
+        if self._end + len(entry) > ROOM:
+            self._empty_journal()
+        if len(entry) <= ROOM:
+            position = HEAD + self._end
+            self._journal[position : position + len(entry)] = entry
+            self._end += len(entry)
+        else:
+            self._send_alone(Payload(entry))
+
+    def _close_run(self) -> None:
+        """Say how long the open run is, so that other records may follow. Under the lock."""
+        if self._in_run:
+            self._in_run = False
+            size = self._end - self._run_at - pickling.RECORD.size
+            position = HEAD + self._run_at
+            self._journal[position : position + 4] = size.to_bytes(4, "big")
+
+    def _pickled(self, result: object) -> tuple[int, bytes | None]:
+        """A result as a record's flag and bytes; no bytes if it went out by itself.
+
+        Raises:
+            BaseException: What pickling the result raises: the outcome of the call, then.
+        """
+        try:
+            payload = pickling.dumps(result)
+        except BaseException as error:
+            text = f"while pickling the result of the task, a {type(result).__name__}"
+            pickling.add_note(error, text)
+            raise
+        if payload.size_bytes > wire.MAX_FRAME - JOURNAL:
+            raise ValueError(
+                f"the result takes {payload.size_bytes} bytes, more than the {wire.MAX_FRAME} that "
+                "may come back at once: write it to a file, or cut it into parts"
+            )
+        if not payload.buffers:
+            return pickling.GOOD, bytes(payload.head)
+        if self._text.size:
+            with self._flushing:
+                self._close_run()
+                self._write_text()
+        head = pickling.RECORD.pack(len(payload.head), pickling.LARGE, self._finished + 1)
+        self._send_alone(Payload(head + bytes(payload.head), payload.buffers))
+        return pickling.LARGE, None
+
+    # ------------------------------------------------------------------ sending
+
+    def _flush(self, then: Fetch | None = None) -> int:
+        """Send the results of the journal, and a fetch in the same send; the fetch's tag."""
+        with self._flushing:
+            self._outbox.send()
+            self._close_run()
+            pieces: list[Any] = []
+            end, tag = self._end, 0
+            if end > self._sent:
+                with contextlib.suppress(Exception):  # a task may have closed or replaced them
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                data = self._journal[HEAD + self._sent : HEAD + end]
+                pieces += wire.encode(ONE_WAY, Results((Payload(data),)))
+            if then is not None:
+                tag = self._connection.next_tag()
+                pieces += wire.encode(tag, then)
+            if len(pieces) > 1 and sum(map(len, pieces)) <= wire.JOIN:
+                pieces = [b"".join(pieces)]
+            if pieces:
+                self._connection.send(pieces)
+            self._sent = end
+            if not self._running and self._end == end:
+                # What the journal says of them is stale now, but numbered: nobody takes it twice.
+                self._end = self._sent = 0
+        return tag
+
+    def _empty_journal(self) -> None:
+        self._flush()
+        with self._flushing:
+            SHELL.pack_into(self._journal, 0, 0, self._finished + 1)
+            self._end = self._sent = 0
+            self._in_run = False
+
+    def _send_alone(self, payload: Payload) -> None:
+        """Send one result that is too large for the journal, after those before it."""
+        self._empty_journal()
+        self._connection.post(Results((payload,)), ONE_WAY)
+
+    # ------------------------------------------------------------------ what tasks print
+
+    def _note_output(self, text: str, lines: list[str]) -> None:
+        """A call prints, or a thread that it has left behind."""
+        if self._outbox.foreign:
+            return
+        with self._flushing:
+            # So the next result is written where it is asked for text: the straight path need not.
+            self._close_run()
+            self._text.add(text)
+            if lines and (self._tell_lines or self._store_lines is not None):
+                self._outbox.add(lines)
+
+    def _post_output(self, items: list[Any]) -> None:
+        """Send lines, which are texts, and log records where they are wanted."""
+        if self._store_lines is not None:
+            lines = [item for item in items if type(item) is str]
+            if lines:
+                self._store_lines(lines)
+        if not self._tell_lines:
+            items = [item for item in items if type(item) is not str]
+        for i in range(0, len(items), SEND_AT):
+            self._connection.post(Report((pickling.pack(items[i : i + SEND_AT]),)), ONE_WAY)
+
+    def _is_sending(self) -> bool:
+        return self._connection.sending or self._servers_link.sending
+
+    # ------------------------------------------------------------------ the helper
+
+    def _wake_helper(self) -> None:
+        self._sleep = AWAKE
+        with contextlib.suppress(RuntimeError):  # it was not asleep after all
+            self._bell.release()
+
+    def _help(self) -> None:
+        """Thread: look after everything else while a long call keeps the main thread."""
+        last, idle = -1, 0
+        try:
+            while True:
+                if idle > DOZE_AFTER:
+                    idle, self._sleep = 0, min(self._sleep + 1, ASLEEP)
+                # Asked after _sleep was set: either we see a call that begins, or it sees us.
+                if not self._sleep or (self._running and self._hurry):
+                    time.sleep(TICK)
+                elif self._sleep == DOZING or self._running:
+                    self._bell.acquire(timeout=LOOK)
+                else:
+                    self._bell.acquire()
+                if not self._running or not (self._hurry or self._sleep):
+                    idle, last = idle + 1, -1
+                elif self._finished == last:
+                    idle = 0
+                    self._relieve(last)
+                else:
+                    idle, last = 0, self._finished
+        except ConnectionLostError:
+            os._exit(1)  # nobody waits for the present task any more
+
+    def _relieve(self, stuck: int) -> None:
+        """The call after number `stuck` is a long one: nothing else is to wait for it."""
+        self._flush()
+        lined_up = True
+        while self._running and self._finished == stuck:
+            with self._flushing:
+                batch = self._connection.take(self._prefetch)
+                if batch is not None:
+                    self._prefetch = 0
+            if type(batch) is Values:
+                news, groups, _ = pickling.loads(batch.values[0])
+                self._news.append(news)
+                self._return({batch.loan: sum(len(items) for *_, items in groups)})
+            if lined_up and not self._prefetch:
+                # The last ones first: what goes back stands first in line.
+                lined_up = False
+                self._return(self._lined_up())
+                continue
+            self._connection.pump(LOOK)
+            self._outbox.send()
+
+    def _lined_up(self) -> dict[int, int]:
+        """Take the calls that have not begun out of the line: how many of each loan."""
+        taken: dict[int, int] = {}
+        for group in reversed(tuple(self._groups)):
+            with contextlib.suppress(IndexError):
+                while True:
+                    group.items.pop()
+                    taken[group.loan] = taken.get(group.loan, 0) + 1
+        return taken
+
+    def _return(self, calls: dict[int, int]) -> None:
+        for loan, count in calls.items():
+            self._connection.post(GiveBack(loan, count), ONE_WAY)
+
+
+def _deadline(seconds: float) -> float:
+    """So many seconds from now, on the clock that all processes of this machine share; 0: never."""
+    return time.monotonic() + seconds if seconds else 0.0
+
+
+def _failure(error: BaseException) -> bytes:
+    """What the caller gets to see of an error of a call."""
+    if isinstance(error, _BadArguments):
+        from sleighexec.broken import SerializationError
+
+        cause = error.__cause__
+        text = f"the task could not be rebuilt on the worker: {type(cause).__name__}: {cause}"
+        error = SerializationError(text)
+        error.__cause__ = cause
+    try:
+        return bytes(pickling.dumps_error(error, __file__).head)
+    except BaseException as problem:  # whatever an exception may do to us, its worker lives on
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        text = f"this exception could not be sent: {type(problem).__name__}"
+        return bytes(pickling.dumps_error(RemoteError(name, text)).head)
+
+
+def _store_lines(
+    post: Callable[[Any, int], int], workspace: int, variable: str, lines: list[str]
+) -> None:
+    """Add lines to a variable that keeps the newest, without waiting for the server."""
+    lines = lines[-KEPT_LINES:]
+    with contextlib.suppress(ConnectionLostError):  # nobody is there to read them
+        for i in range(0, len(lines), STORED_LINES):
+            values = [pickling.value_payload(line) for line in lines[i : i + STORED_LINES]]
+            post(Store(workspace, variable, values, KEPT_LINES), ONE_WAY)
+
+
+def _forward_records(outbox: Outbox, rank: int, levels: dict[str, int]) -> None:
+    from sleighexec.records import forward  # whose module is not imported by all
+
+    forward(outbox, rank, levels)
+
+
+class _BadArguments(Exception):
+    """The arguments of a call could not be unpickled; the reason is the cause."""
+
+
+def _arguments(item: Any) -> Any:
+    try:
+        return pickling.loads(Payload(*item))
+    except BaseException as error:
+        raise _BadArguments from error
+
+
+def _be_a_child(rank: int, authkey: bytes) -> None:
+    """Make multiprocessing see that this process has a parent, and which key it uses."""
+    import multiprocessing.process as processes
+
+    me = processes.current_process()
+    me.name = f"SleighWorker-{rank}"
+    me.authkey = authkey
+    parent = getattr(processes, "_ParentProcess", None)
+    if parent is not None:
+        read, _ = os.pipe()  # its end is never seen: the agent ends us with our parent
+        processes._parent_process = parent("MainProcess", os.getppid(), read)  # type: ignore

@@ -1,0 +1,1 @@
+"""How fast sleighexec is beside its peers: `python -m tests.benchmarks`, see __main__.py."""

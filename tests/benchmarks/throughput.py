@@ -1,0 +1,134 @@
+"""Trivial calls, many of them: what the pool itself costs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from tests.benchmarks.measure import OURS, PPE, Goal, Measure, Opener, Row
+from tests.benchmarks.pools import LOKY, POOL, RUNNING, Pool, among
+
+CHUNK = 512  # items: about the best for the standard library's map
+
+
+def measures(quick: bool) -> list[Measure]:
+    count = 2_500 if quick else 20_000
+    lists = 2_500 if quick else 10_000
+    items = 2_500 if quick else 20_000
+    many = 50_000 if quick else 500_000
+    rounds = 3 if quick else 5
+    chunks = {OURS: (None,), PPE: (CHUNK,), POOL: (None,), LOKY: (CHUNK,)}
+    sizes = (CHUNK, 8 * CHUNK, 32 * CHUNK)
+    best = {OURS: (None, *sizes), PPE: sizes, POOL: (None, *sizes), LOKY: sizes}
+    return [
+        Measure(
+            "submit",
+            (
+                Row(
+                    "rate",
+                    f"{count:,} trivial calls, submitted one by one, all results",
+                    "calls/s",
+                    True,
+                    (Goal(1, 20), Goal(1, 8, POOL)),
+                ),
+                Row("cpu", "CPU time of the client for one of them", "µs", False, (Goal(3, 20),)),
+            ),
+            among(partial(submits, count=count)),
+            rounds,
+        ),
+        Measure(
+            "submit-lists",
+            (
+                Row(
+                    "rate",
+                    f"{lists:,} trivial calls with a list or a dict as argument",
+                    "calls/s",
+                    True,
+                    (Goal(2, 10),),
+                ),
+            ),
+            among(partial(submits_lists, count=lists)),
+            rounds,
+        ),
+        Measure(
+            "map",
+            (
+                Row(
+                    "rate",
+                    f"map over {items:,} trivial calls, default chunk size",
+                    "calls/s",
+                    True,
+                    (Goal(4, 200),),
+                ),
+            ),
+            among(partial(maps, count=items)),
+            rounds,
+        ),
+        Measure(
+            "map-chunks",
+            (
+                Row(
+                    "rate",
+                    f"map over {many:,} trivial calls: ours and multiprocessing.Pool's by default, "
+                    f"the others' in chunks of {CHUNK}",
+                    "calls/s",
+                    True,
+                    (Goal(4, 2), Goal(4, 0.7, POOL)),
+                ),
+            ),
+            _mapping(many, chunks),
+            rounds,
+        ),
+        Measure(
+            "map-best",
+            (
+                Row(
+                    "rate",
+                    f"map over {many:,} trivial calls, each with the chunk size it is fastest with",
+                    "calls/s",
+                    True,
+                ),
+            ),
+            _mapping(many, best),
+            rounds,
+        ),
+    ]
+
+
+def _mapping(count: int, sizes: Mapping[str, Sequence[int | None]]) -> dict[str, Opener]:
+    """Contenders that map with the best of these chunk sizes."""
+    contenders: dict[str, Opener] = {}
+    for name in RUNNING:
+        contenders |= among(partial(maps, count=count, sizes=sizes[name]), [name])
+    return contenders
+
+
+def submits(pool: Pool, count: int) -> dict[str, float]:
+    """Calls per second, and µs of CPU time that this process (all its threads) takes for one."""
+    cpu, begin = time.process_time(), time.perf_counter()
+    for handle in [pool.submit(abs, number) for number in range(count)]:
+        pool.result(handle)
+    seconds = time.perf_counter() - begin
+    return {"rate": count / seconds, "cpu": (time.process_time() - cpu) / count * 1e6}
+
+
+def submits_lists(pool: Pool, count: int) -> dict[str, float]:
+    """Calls per second; half of them get a list, half a dict: what may be changed meanwhile."""
+    arguments = [[n, n] if n % 2 else {"n": n} for n in range(count)]
+    begin = time.perf_counter()
+    for handle in [pool.submit(len, argument) for argument in arguments]:
+        pool.result(handle)
+    return {"rate": count / (time.perf_counter() - begin)}
+
+
+def maps(pool: Pool, count: int, sizes: Sequence[int | None] = (None,)) -> dict[str, float]:
+    """Calls per second of one map, with the best of these chunk sizes; None: the default."""
+    rates = []
+    for size in sizes:
+        options = {} if size is None else {"chunksize": size}
+        begin = time.perf_counter()
+        for _ in pool.map(abs, range(count), **options):
+            pass
+        rates.append(count / (time.perf_counter() - begin))
+    return {"rate": max(rates)}

@@ -1,0 +1,199 @@
+"""Every test leaves the house as it found it: no process, thread or descriptor stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer
+from sleighexec.server import LocalConnection, Server
+from sleighexec.workspace import DICT, V_FETCHERS, V_FINDERS
+
+
+def plain_id(value: object) -> str:
+    """What to call a value in the name of a test: the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+PATIENCE = 10.0  # seconds that something which is ending may take
+
+
+def children() -> set[int]:
+    """The child processes of this one, of all its threads."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found |= set(map(int, (task / "children").read_text().split()))
+    return {pid for pid in found if not _is_resource_tracker(pid)}
+
+
+def _is_resource_tracker(pid: int) -> bool:
+    """multiprocessing's own helper lives as long as the interpreter."""
+    with contextlib.suppress(OSError):
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("sleigh")}
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def wait_for(condition: object, what: str, seconds: float = PATIENCE) -> None:
+    """Wait until something has come true; fail with `what` when it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def in_threads(work: Callable[[int], object], numbers: Iterable[int]) -> None:
+    """Call `work` with each number, each in a thread of its own; raise what one of them raises."""
+    problems: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in numbers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    if "conformance" in str(request.path):  # CPython's suite has a check of its own
+        yield
+        return
+    before = children(), threads(), descriptors()
+    yield
+    wait_for(lambda: threads() <= before[1], f"threads are left: {threads() - before[1]}")
+    wait_for(lambda: children() <= before[0], f"processes are left: {children() - before[0]}")
+    wait_for(lambda: descriptors() <= before[2] + 1, "descriptors are left")
+
+
+@pytest.fixture
+def executor() -> Iterator[SleighExecutor]:
+    with SleighExecutor(2) as executor:
+        yield executor
+
+
+@pytest.fixture
+def run_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run directory of the test's own, for sockets and connection files."""
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    monkeypatch.setenv("SLEIGHEXEC_RUN_DIR", str(path))
+    return path
+
+
+# ------------------------------------------------------------------ workspaces to test with
+
+
+class Local:
+    """Workspaces of a server in this process."""
+
+    def __init__(self) -> None:
+        self.server = Server(name="sleigh-test-server")
+
+    def connect(self) -> NwsServer:
+        return NwsServer(connection=LocalConnection(self.server))
+
+    def close(self) -> None:
+        self.server.close()
+
+
+class Socket:
+    """Workspaces of a server that listens."""
+
+    def __init__(self, bind: str) -> None:
+        self.server = WorkspaceServer(bind)
+
+    def connect(self) -> NwsServer:
+        return NwsServer(url=self.server.url)
+
+    def close(self) -> None:
+        self.server.close()
+
+
+@pytest.fixture(params=["local", "unix", "tcp"])
+def house(request: pytest.FixtureRequest, run_directory: Path) -> Iterator[Local | Socket]:
+    if request.param == "local":
+        house: Local | Socket = Local()
+    else:
+        house = Socket("unix" if request.param == "unix" else "127.0.0.1:0")
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def server(house: Local | Socket) -> Iterator[NwsServer]:
+    with house.connect() as server:
+        yield server
+
+
+@pytest.fixture
+def ws(server: NwsServer) -> NetWorkSpace:
+    return server.openWs("test")
+
+
+def blocked(ws: NetWorkSpace, name: str, *, fetchers: int = 0, finders: int = 0) -> None:
+    """Wait until that many are blocked at a variable."""
+
+    def are_there() -> bool:
+        row = ws.listVars(format=DICT).get(name, (name, 0, 0, 0))
+        return bool(row[V_FETCHERS] >= fetchers and row[V_FINDERS] >= finders)
+
+    wait_for(are_there, f"nobody waits at {name}")
+
+
+# ------------------------------------------------------------------ skips
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """In CI a skip that nobody expects is a failure; the reason says what is missing."""
+    if os.environ.get("SLEIGHEXEC_CI") != "1":
+        return
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = {report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple)}
+    unexpected = [reason for reason in reasons if "named exception" not in reason]
+    if unexpected:
+        terminalreporter.section("unexpected skips")
+        for reason in unexpected:
+            terminalreporter.line(f"UNEXPECTED SKIP: {reason}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if os.environ.get("SLEIGHEXEC_CI") != "1" or exitstatus != 0:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter is not None else []
+    for report in skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+        known = "named exception", "walltime", "Tested platform", "requires Windows"
+        if not any(text in reason for text in known):
+            session.exitstatus = 1

@@ -1,0 +1,165 @@
+"""Bugs on purpose, of the kind that only shows under load: the stress checks must find each.
+
+SPACES are put in the place of the space of a server. WORKERS are statements that run in the process
+of an agent, before it makes its first worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sleighexec.launchers.base import Handle
+from sleighexec.launchers.local import Local
+from sleighexec.messages import Fetch
+from sleighexec.space import Space
+
+
+class LosesALoanWhenItsHolderVanishes(Space):
+    """What the fetch of a killed client took is gone."""
+
+    def disconnect(self, client: Any, begun: int | None = None) -> Any:
+        for loan in list(self.loans(client)):
+            self.settle(loan.number, len(loan.values))
+        return super().disconnect(client, begun)
+
+
+class LosesAValueNowAndThen(Space):
+    """One store in fifty is said to be done and is not."""
+
+    stored = 0
+
+    def put(self, variable: Any, values: Any) -> Any:
+        self.stored += 1
+        return [] if self.stored % 50 == 0 else super().put(variable, values)
+
+
+class GivesAValueTwiceNowAndThen(Space):
+    """One fetch in fifty leaves its value where it was."""
+
+    taken = 0
+
+    def _take(self, client: Any, request: Any, variable: Any) -> Any:
+        before = list(variable.values)
+        reply = super()._take(client, request, variable)
+        self.taken += type(request) is Fetch
+        if type(request) is Fetch and self.taken % 50 == 0:
+            variable.values.clear()
+            variable.values.extend(before)
+        return reply
+
+
+class ServesAFetcherBeforeAFinder(Space):
+    def _serve(self, variable: Any) -> Any:
+        variable.finders, variable.fetchers = variable.fetchers, variable.finders
+        try:
+            return super()._serve(variable)
+        finally:
+            variable.finders, variable.fetchers = variable.fetchers, variable.finders
+
+
+class ServesTheNewestFetcherFirst(Space):
+    def _serve(self, variable: Any) -> Any:
+        variable.fetchers.reverse()
+        try:
+            return super()._serve(variable)
+        finally:
+            variable.fetchers.reverse()
+
+
+class ReturnsLoansToTheEnd(Space):
+    """What comes back is last in line."""
+
+    def _return(self, variable: Any, values: Any, index: int) -> Any:
+        return [] if variable.deleted else self.put(variable, list(values))
+
+
+class SwapsNeighboursNowAndThen(Space):
+    """A queue of three or more gives its second value first."""
+
+    def _position(self, variable: Any) -> int:
+        if variable.mode == "fifo" and len(variable.values) > 2:
+            return 1
+        return super()._position(variable)
+
+
+class AnswersFromThePast(Space):
+    """A value that was replaced is found once more."""
+
+    def _drop_oldest(self, variable: Any, count: int) -> None:
+        if len(variable.values) > 1:
+            super()._drop_oldest(variable, count)
+
+
+class TimesOutWithAValueThere(Space):
+    """One fetch in twenty says that there is nothing."""
+
+    asked = 0
+
+    def _take(self, client: Any, request: Any, variable: Any) -> Any:
+        self.asked += 1
+        return None if self.asked % 20 == 0 else super()._take(client, request, variable)
+
+
+SPACES = [
+    each for each in list(globals().values()) if isinstance(each, type) and each.__base__ is Space
+]
+
+# Statements for the process of the agent, run before its first fork.
+WORKERS = {
+    "a worker that answers a call twice": """
+from sleighexec.worker import Worker
+was = Worker._write_record
+def twice(self, flag, data):
+    was(self, flag, data)
+    if data is not None and self._finished % 20 == 0:
+        self._finished += 1
+        was(self, flag, data)
+Worker._write_record = twice
+""",
+    "a worker that swaps two results": """
+from sleighexec.worker import Worker
+was, kept = Worker._pickled, []
+def swapped(self, result):
+    kept.append(was(self, result))
+    if len(kept) % 30 == 0 and kept[-1][1] and kept[-2][1]:
+        return kept[-2]
+    return kept[-1]
+Worker._pickled = swapped
+""",
+    "a worker that gives back one call too few": """
+from sleighexec.worker import Worker
+was = Worker._lined_up
+def fewer(self):
+    return {loan: count - 1 for loan, count in was(self).items() if count > 1}
+Worker._lined_up = fewer
+""",
+    "a journal that is read off by one": """
+from sleighexec.worker import Journal
+was = Journal.read
+def late(self):
+    records, begun = was(self)
+    return records, begun - 1
+Journal.read = late
+""",
+    "a journal whose records nobody reads": """
+from sleighexec.worker import Journal
+was = Journal.read
+Journal.read = lambda self: (b"", was(self)[1])
+""",
+}
+
+
+@dataclass(frozen=True)
+class Planting:
+    """A launcher of agents that are broken on purpose."""
+
+    statements: str
+    workers: int | None = None
+
+    def launch(self, command: list[str], environ: dict[str, str]) -> Handle:
+        command = list(command)
+        program = command.index("-c") + 1
+        before, main = command[program].rsplit("main()", 1)
+        command[program] = f"{before}exec({self.statements!r}); main(){main}"
+        return Local().launch(command, environ)

@@ -1,0 +1,98 @@
+"""The command line, as a person or a script uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sleighexec import NetWorkSpace, NwsServer, WorkspaceServer, errors
+
+
+def sleighexec(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sleighexec", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def server(run_directory: Path) -> Iterator[str]:
+    command = [sys.executable, "-m", "sleighexec", "server", "--bind", "127.0.0.1:0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_values_stored_by_one_command_are_there_for_the_next(server: str) -> None:
+    ws = "ws", "--url", server
+    assert sleighexec(*ws, "store", "room", "x", "[1, 'two']").returncode == 0
+    assert sleighexec(*ws, "find", "room", "x").stdout == "[1, 'two']\n"
+    assert sleighexec(*ws, "vars", "room").stdout == "x\t1\t0\t0\tfifo\n"
+    listed = json.loads(sleighexec("ws", "--url", server, "--json", "list").stdout)
+    assert listed["room"][5] == ["x"]
+    assert sleighexec(*ws, "fetch", "room", "x").stdout == "[1, 'two']\n"
+    late = sleighexec(*ws, "fetch", "room", "x", "--timeout", "0.1")
+    assert (late.returncode, late.stdout) == (1, "")
+    assert "no value came into 'x'" in late.stderr
+    assert sleighexec(*ws, "delete", "room").returncode == 0
+    assert "no workspace 'room'" in sleighexec(*ws, "vars", "room").stderr
+
+
+def test_without_a_server_the_error_names_the_remedy(run_directory: Path) -> None:
+    done = sleighexec("ws", "list")
+    assert done.returncode == 1
+    assert "start one with `sleighexec server`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_connection_file_is_the_users_alone(run_directory: Path) -> None:
+    with WorkspaceServer() as server:
+        [file] = run_directory.glob("*.json")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert server.url.startswith("sleigh+unix://")
+        with NetWorkSpace("x", server=NwsServer(url="unix")) as ws:
+            ws.store("y", 1)
+        with pytest.raises(OSError, match="runs at"):
+            WorkspaceServer()
+        file.chmod(0o644)
+        with pytest.raises(errors.AuthenticationError, match="chmod"):
+            NwsServer(url="unix")
+    assert list(run_directory.iterdir()) == []
+
+
+def test_a_server_listens_on_this_machine_only(run_directory: Path) -> None:
+    with pytest.raises(ValueError, match="this machine only"):
+        WorkspaceServer("0.0.0.0:8765")
+    os.chmod(run_directory, 0o755)
+    with pytest.raises(ValueError, match="chmod"):
+        WorkspaceServer(str(run_directory / "s.sock"))
+
+
+def test_a_wrong_key_is_refused_on_both_sides(run_directory: Path) -> None:
+    with WorkspaceServer("127.0.0.1:0") as server:
+        [file] = run_directory.glob("*.json")
+        content = json.loads(file.read_text())
+        content["key"] = "00" * 32
+        file.write_text(json.dumps(content))
+        with pytest.raises(errors.AuthenticationError, match="refused this key"):
+            NwsServer(url=server.url)
+
+
+def test_a_server_that_was_killed_leaves_nothing_in_the_way(run_directory: Path) -> None:
+    command = [sys.executable, "-m", "sleighexec", "server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    with pytest.raises(errors.ConnectError, match="no workspace server answers"):
+        NwsServer(url="unix")
+    with WorkspaceServer(), NwsServer(url="unix") as client:
+        assert client.listWss() == ""

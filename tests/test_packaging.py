@@ -1,0 +1,48 @@
+"""What importing costs, what the examples print, and that the public names are there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sleighexec
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(ROOT.glob("examples/*.py"))
+HEAVY = {"paramiko", "asyncio", "http", "multiprocessing", "cloudpickle", "numpy", "socketserver"}
+
+
+def imported_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "statement", ["import sleighexec", "from sleighexec import SleighExecutor; SleighExecutor(2)"]
+)
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    assert not imported_by(statement) & HEAVY
+
+
+def test_every_public_name_can_be_had() -> None:
+    for name in sleighexec.__all__:
+        assert getattr(sleighexec, name) is not None
+    assert set(sleighexec.__all__) <= set(dir(sleighexec))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = sleighexec.no_such_name
+
+
+@pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
+def test_example_prints_what_it_promises(script: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    promised = re.findall(r"^# prints: (.*)$", script.read_text(), re.MULTILINE)
+    assert promised
+    assert run.stdout.splitlines() == promised

@@ -1,0 +1,294 @@
+"""Sockets over two streams: what arrives, in which order, and how much may wait."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sleighexec import relay as relaying
+from sleighexec.channels import WINDOW
+from sleighexec.relay import BEAT, CHUNK, CLOSE, DATA, FRAME, OPEN, Relay
+from tests.conftest import wait_for
+
+PATIENCE = 10
+
+
+class Ends:
+    """Both ends of a link in this process, and the sockets that the engine and the agent hold."""
+
+    def __init__(self) -> None:
+        down, up, prints, shown = os.pipe(), os.pipe(), os.pipe(), os.pipe()
+        self.engine, near = socket.socketpair()
+        self.agent, far = socket.socketpair()
+        for sock in (self.engine, self.agent):
+            sock.settimeout(PATIENCE)
+        self.near = Relay(up[0], down[1], near, shown[1], far=False)
+        self.far = Relay(down[0], up[1], far, prints[0], far=True)
+        self.prints, self.shown = prints[1], shown[0]
+        self._descriptors = [*down, *up, *prints, *shown]
+        self._near_control = near
+        self._threads = [
+            threading.Thread(target=self._serve, args=(end, mine))
+            for end, mine in ((self.near, (up[0], down[1])), (self.far, (down[0], up[1])))
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.sockets = [self.engine, self.agent]
+
+    def _serve(self, end: Relay, descriptors: tuple[int, int]) -> None:
+        end.serve()
+        for descriptor in descriptors:  # as a process that ends does
+            os.close(descriptor)
+            self._descriptors.remove(descriptor)
+
+    def channel(self) -> tuple[socket.socket, socket.socket]:
+        """A new one: the engine's end and the end that came to the agent."""
+        ours, theirs = socket.socketpair()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+        self.engine.sendmsg([b"start"], rights)
+        theirs.close()
+        data, descriptors, *_ = socket.recv_fds(self.agent, 5, 1)
+        assert data == b"start"
+        far = socket.socket(fileno=descriptors[0])
+        for sock in (ours, far):
+            sock.settimeout(PATIENCE)
+        self.sockets += [ours, far]
+        return ours, far
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        self._near_control.close()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    ends = Ends()
+    yield ends
+    ends.close()
+
+
+def receive(sock: socket.socket, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        more = sock.recv(count - len(data))
+        assert more, f"it ended after {len(data)} of {count} bytes"
+        data += more
+    return bytes(data)
+
+
+def test_bytes_arrive_in_both_directions_however_they_are_cut(ends: Ends) -> None:
+    randoms = random.Random(1)
+    pairs = [ends.channel() for _ in range(3)]
+    sent = [randoms.randbytes(3 * WINDOW + 17) for _ in range(6)]
+    ways = [way for ours, theirs in pairs for way in ((ours, theirs), (theirs, ours))]
+    got: dict[int, bytes] = {}
+
+    def read(number: int) -> None:
+        got[number] = receive(ways[number][1], len(sent[number]))
+
+    def write(number: int) -> None:
+        data = memoryview(sent[number])
+        while data:
+            size = randoms.choice([1, 100, CHUNK, 5 * CHUNK])
+            ways[number][0].sendall(data[:size])
+            data = data[size:]
+
+    works = [threading.Thread(target=w, args=(n,)) for n in range(6) for w in (read, write)]
+    for work in works:
+        work.start()
+    for work in works:
+        work.join(30)
+    assert [got[number] for number in range(6)] == sent
+
+
+def test_what_is_closed_on_one_side_ends_on_the_other_after_its_last_bytes(ends: Ends) -> None:
+    ours, theirs = ends.channel()
+    theirs.sendall(b"x" * 300_000)
+    theirs.close()
+    assert receive(ours, 300_000) == b"x" * 300_000
+    assert ours.recv(1) == b""
+    ours, theirs = ends.channel()
+    ours.close()
+    assert theirs.recv(1) == b""
+
+
+def test_a_channel_that_nobody_reads_holds_up_no_other_and_a_bounded_amount(ends: Ends) -> None:
+    stuck, theirs = ends.channel()
+    other, others = ends.channel()
+    theirs.setblocking(False)
+    pushed, last = 0, time.monotonic()
+    while time.monotonic() - last < 0.3:
+        try:
+            pushed += theirs.send(bytes(CHUNK))
+            last = time.monotonic()
+        except BlockingIOError:
+            time.sleep(0.01)
+    assert WINDOW <= pushed < 2 * WINDOW
+    others.sendall(b"hello")
+    assert receive(other, 5) == b"hello"
+    ends.agent.sendall(b"started")
+    theirs.setblocking(True)
+    assert len(receive(stuck, pushed)) == pushed
+    assert receive(ends.engine, 7) == b"started"
+
+
+def test_what_the_agent_says_comes_after_what_its_workers_wrote_before(ends: Ends) -> None:
+    """Else a result that came in time would count as lost with its worker."""
+    ours, theirs = ends.channel()
+    size, count, exited = WINDOW, 0, threading.Event()
+
+    def read_slowly() -> None:
+        nonlocal count
+        while not exited.is_set():
+            with contextlib.suppress(TimeoutError):
+                count += len(ours.recv(CHUNK // 4))
+            time.sleep(0.001)
+
+    ours.settimeout(0.01)
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    theirs.sendall(bytes(size))
+    ends.agent.sendall(b"exited")
+    assert receive(ends.engine, 6) == b"exited"
+    exited.set()
+    reader.join()
+    ours.setblocking(False)
+    with contextlib.suppress(BlockingIOError):  # what an engine reads before it buries a worker
+        while True:
+            count += len(ours.recv(CHUNK))
+    assert count == size
+
+
+def test_prints_come_out_here(ends: Ends) -> None:
+    os.write(ends.prints, b"hello\n")
+    assert os.read(ends.shown, 100) == b"hello\n"
+
+
+def test_when_the_engine_hangs_up_all_over_there_ends(ends: Ends) -> None:
+    _, theirs = ends.channel()
+    ends.engine.close()
+    assert theirs.recv(1) == b""
+    assert ends.agent.recv(1) == b""
+
+
+def test_when_the_agent_ends_its_last_words_arrive(ends: Ends) -> None:
+    ours, theirs = ends.channel()
+    theirs.sendall(b"r" * 500_000)
+    theirs.close()
+    ends.agent.sendall(b"w" * 50_000)
+    ends.agent.close()
+    assert receive(ours, 500_000) == b"r" * 500_000
+    assert receive(ends.engine, 50_000) == b"w" * 50_000
+    ends._threads[0].join(PATIENCE)
+    assert ends.near.reason == "the connection ended"
+
+
+# ---------------------------------------------------------------------- a bad other side
+
+
+class Stranger:
+    """A near end whose other side is ours to play."""
+
+    def __init__(self, *, far: bool = False) -> None:
+        self.theirs, mine = socket.socketpair()
+        self.engine, control = socket.socketpair()
+        self._open = [mine, control]
+        write = os.dup(mine.fileno())
+        self.relay = Relay(mine.fileno(), write, control, 1, far=far)
+        self.thread = threading.Thread(target=self.relay.serve)
+        self._write = write
+
+    def close(self) -> None:
+        for sock in (self.theirs, self.engine):
+            sock.close()
+        self.thread.join(PATIENCE)
+        for sock in self._open:
+            sock.close()
+        os.close(self._write)
+
+
+@pytest.fixture
+def stranger() -> Iterator[Stranger]:
+    stranger = Stranger()
+    yield stranger
+    stranger.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00" * 12,
+        b"GET / HTTP/1.1\r\n\r\n",
+        FRAME.pack(DATA, 0, CHUNK + 1),
+        FRAME.pack(OPEN, 2, 0),  # only an engine opens channels
+        FRAME.pack(CLOSE, 0, 0),
+        b"".join(FRAME.pack(DATA, 0, CHUNK) + bytes(CHUNK) for _ in range(WINDOW // CHUNK + 8)),
+    ],
+    ids=["zeros", "http", "too long", "open", "close the agent", "more than asked for"],
+)
+def test_a_stranger_at_the_other_end_ends_the_link(stranger: Stranger, data: bytes) -> None:
+    stranger.thread.start()
+    stranger.theirs.settimeout(0.5)
+    with contextlib.suppress(OSError):  # it may hang up in the midst of it
+        stranger.theirs.sendall(data)
+    stranger.thread.join(PATIENCE)
+    assert "broke" in stranger.relay.reason
+
+
+def test_frames_for_channels_that_are_gone_do_no_harm(stranger: Stranger) -> None:
+    stranger.thread.start()
+    stranger.theirs.sendall(FRAME.pack(DATA, 9, 3) + b"abc" + FRAME.pack(CLOSE, 9, 0))
+    stranger.theirs.sendall(FRAME.pack(DATA, 0, 2) + b"ok")
+    assert receive(stranger.engine, 2) == b"ok"
+
+
+def test_silence_ends_a_link_but_not_before_the_first_sign(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaying, "NEAR_PATIENCE", 0.5)
+    monkeypatch.setattr(relaying, "BEAT_SECONDS", 0.2)
+    stranger.thread.start()
+    for _ in range(4):  # it beats itself all the time
+        assert FRAME.unpack(receive(stranger.theirs, FRAME.size))[0] == BEAT
+    assert not stranger.relay.reason
+    stranger.theirs.sendall(FRAME.pack(BEAT, 0, 0))
+    began = time.monotonic()
+    wait_for(lambda: stranger.relay.reason, "it ends")
+    assert "no sign" in stranger.relay.reason
+    assert time.monotonic() - began < 5
+
+
+def test_a_side_that_was_late_itself_calls_nobody_silent(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a Ctrl-Z, or a minute in C code that keeps the interpreter."""
+    monkeypatch.setattr(relaying, "NEAR_PATIENCE", 0.5)
+    monkeypatch.setattr(relaying, "BEAT_SECONDS", 0.2)
+    now = time.monotonic
+    skip = [0.0]
+
+    class Clock:
+        monotonic = staticmethod(lambda: now() + skip[0])
+
+    monkeypatch.setattr(relaying, "time", Clock)
+    stranger.thread.start()
+    stranger.theirs.sendall(FRAME.pack(BEAT, 0, 0) + FRAME.pack(DATA, 0, 2) + b"ok")
+    assert receive(stranger.engine, 2) == b"ok"
+    skip[0] = 60.0
+    stranger.theirs.sendall(FRAME.pack(BEAT, 0, 0) + FRAME.pack(DATA, 0, 2) + b"ok")
+    assert receive(stranger.engine, 2) == b"ok"
+    assert not stranger.relay.reason
