@@ -25,7 +25,9 @@ class Telling:
         self.path = path
 
     def __reduce__(self) -> Any:
-        self.path.write_text(str(os.getpid()))
+        written = self.path.with_suffix(".part")  # whoever sees the file sees all of it
+        written.write_text(str(os.getpid()))
+        written.rename(self.path)
         return len, (numpy.zeros(BIG, numpy.uint8),)
 
 
