@@ -20,8 +20,9 @@ import pickle
 import struct
 import sys
 import types
+from collections import ChainMap
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sleighexec.errors import RemoteError
 from sleighexec.messages import BYTES, PICKLE, TEXT, Payload
@@ -228,6 +229,9 @@ def _call_pickler() -> Any:
         class CallPickler(module.Pickler):  # type: ignore[misc, name-defined]
             """Pickles by-value functions without their globals, which travel apart."""
 
+            dispatch_table: ClassVar[Any] = ChainMap(
+                {types.CodeType: _reduce_code}, module.Pickler.dispatch_table
+            )
             namespace_of: Callable[[dict[str, Any]], NamespaceKey]
             needed: dict[tuple[NamespaceKey, str], dict[str, Any]]
             shared: list[Any]
@@ -255,6 +259,17 @@ def _call_pickler() -> Any:
 
         _call_pickler_class = CallPickler
     return _call_pickler_class
+
+
+def _reduce_code(code: types.CodeType) -> Any:
+    """Code with the name of its file, by which tracebacks show the source: cloudpickle drops it."""
+    _, parts = _cloudpickle()._code_reduce(code)
+    # A copy: whether the text is one object with others must not show in the pickle.
+    return _code_of_file, ("".join(list(code.co_filename)), parts)
+
+
+def _code_of_file(filename: str, parts: tuple[Any, ...]) -> types.CodeType:
+    return types.CodeType(*parts).replace(co_filename=filename)
 
 
 def shared_value(name: str) -> Any:
