@@ -160,7 +160,7 @@ def test_priorities_that_were_used_up_leave_nothing(executor: SleighExecutor) ->
     for priority in range(1, 60):
         executor.options(priority=priority).submit(abs, -1).result(PATIENCE)
     engine: Any = executor._engine
-    assert len(engine._ranked) < 10
+    assert len(engine._lines.ranked) < 10
 
 
 @pytest.mark.parametrize("wrong", ["1", 1.5, True])

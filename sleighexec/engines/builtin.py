@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 import weakref
@@ -23,15 +22,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sleighexec import payload as pickling
-from sleighexec import records, wire
+from sleighexec import records
 from sleighexec.access import embedded
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
-from sleighexec.engines.outcomes import Outcome, deliver
+from sleighexec.engines.exits import register, shut_down
+from sleighexec.engines.lines import Lines
+from sleighexec.engines.outcomes import deliver
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
+from sleighexec.engines.workers import WorkerLink, carried
 from sleighexec.errors import ExecutorError, ForkedProcessError, HostError
-from sleighexec.functions import FunctionTable, Known, places_of
+from sleighexec.functions import FunctionTable
 from sleighexec.launchers.base import Launcher, RemoteLauncher
 from sleighexec.messages import (
     Exited,
@@ -54,8 +56,8 @@ from sleighexec.messages import (
 from sleighexec.output import CAPTURE, PASS
 from sleighexec.server import Connection, LocalConnection, Server
 from sleighexec.space import Loan, Space, Variable
-from sleighexec.task import BATCH_BYTES, Loss, Task, WorkerInfo
-from sleighexec.worker import TASKS, mailbox
+from sleighexec.task import Loss, Task, WorkerInfo
+from sleighexec.worker import mailbox
 
 LAST_LINES = 50  # of what a worker wrote to its stderr, in the report of its end
 MAX_FAILED_STARTS = 5  # workers in a row that ended before they worked: then the pool is broken
@@ -63,31 +65,6 @@ START_PAUSE = 0.1  # seconds before the next one, after the second of them; then
 
 log = logging.getLogger("sleighexec")
 output_log = logging.getLogger("sleighexec.output")
-
-_engines: weakref.WeakSet[BuiltinEngine] = weakref.WeakSet()
-
-
-class _Worker:
-    """A worker as the engine sees it: starting ──its first Fetch──▶ ready ──Exited──▶ forgotten."""
-
-    def __init__(
-        self, number: int, rank: int, host: str, connection: Connection, functions: FunctionTable
-    ) -> None:
-        self.number, self.rank, self.connection = number, rank, connection
-        self.pid: int | None = None
-        self.host = host
-        self.ready = False
-        self.system = self.python = ""
-        self.told_to_leave = False
-        self.idle_since = 0.0  # on the monotonic clock, if it is idle
-        self.gone = False
-        self.answered = 0  # number of its last call whose outcome came
-        self.known = Known(functions)
-        self.process: WorkerProcess | None = None
-
-    def whereabouts(self) -> tuple[int, int | None, str]:
-        """Rank, process id and host."""
-        return self.rank, self.pid, self.host
 
 
 class _Sticky:
@@ -151,11 +128,8 @@ class BuiltinEngine:
         self.connection = LocalConnection(self.server)
         embedded[self.connection.space] = self.connection
         space = self.server.space
-        self._private = space.private_workspace()
-        self._tasks = space.variable(self._private, TASKS)
-        self._ranked: dict[int, Variable] = {}  # tasks by priority, highest first; 0 is in _tasks
-        self._boxes: list[Variable] = []
-        self._add_boxes()
+        self._lines = Lines(space)
+        self._lines.add_boxes(len(launchers))
         self._sticky = [_Sticky(initializer, ())] if initializer is not None else []
         self._url, self._on_end = url, on_end
         self.workspaces: list[tuple[str, int]] = []  # names, and numbers in our own space
@@ -163,8 +137,7 @@ class BuiltinEngine:
             [(_, _, opened)] = space.apply(self, 0, Open(workspace_name, own=False), 0)
             assert type(opened) is Opened
             self.workspaces.append((workspace_name, opened.workspace))
-        self._held: dict[Task, None] = {}  # tasks that wait for others to end
-        self._workers: dict[int, _Worker] = {}  # by number
+        self._workers: dict[int, WorkerLink] = {}  # by number
         self._numbers = iter(range(1, 2**62))
         self._agents: dict[Launcher, AgentLink] = {}
         self._failed_starts = 0
@@ -172,7 +145,7 @@ class BuiltinEngine:
         self._closing = self._abandoned = self._killing = False
         self._ended = threading.Event()
         self._pids = threading.Condition(self.server.lock.inner)  # a worker got its pid, or ended
-        _engines.add(self)
+        register(self)
 
     # ------------------------------------------------------------------ what the executor calls
 
@@ -181,7 +154,7 @@ class BuiltinEngine:
             # Nobody to hand them to: no lock is needed to line them up, so that who submits does
             # not wait for who serves. We append, then look again; a worker that comes to wait
             # registers, then looks again (_hear_worker); an end is announced, then looks.
-            self._tasks.values.extend(tasks)
+            self._lines.tasks.values.extend(tasks)
             if self._all_busy():
                 if self.server.parked:
                     self.server.attend()
@@ -189,14 +162,14 @@ class BuiltinEngine:
             with self.server.lock:
                 late = self._serve_late()
             for task in late:
-                task.fail(self._broken_error if self.broken is not None else _shut_down)
+                task.fail(self._broken_error if self.broken is not None else shut_down)
             return
         with self.server.lock:
             self._check_open()
-            effects = self.server.space.put(self._tasks, tasks)
+            effects = self.server.space.put(self._lines.tasks, tasks)
             if effects:
                 self.server.dispatch(effects)
-            if self._tasks.values and self._unmanned:
+            if self._lines.tasks.values and self._unmanned:
                 self._scale()
 
     def put_ranked(self, tasks: Sequence[Task], priority: int) -> None:
@@ -206,24 +179,24 @@ class BuiltinEngine:
 
     def _line_up(self, tasks: Sequence[Task], priority: int) -> None:
         """Put tasks under the lock, even if no more are taken from outside."""
-        variable = self._variable_of(priority) if priority else self._tasks
+        variable = self._lines.variable_of(priority)
         self.server.dispatch(self.server.space.put(variable, tasks))
         self._scale()
 
     def hold(self, task: Task) -> None:
         with self.server.lock:
             self._check_open()
-            self._held[task] = None
+            self._lines.held[task] = None
         self.server.start()
 
     def put_held(self, task: Task, priority: int) -> None:
         with self.server.lock:
-            if self._held.pop(task, self) is None:
+            if self._lines.held.pop(task, self) is None:
                 self._line_up((task,), priority)
 
     def drop_held(self, task: Task, error: Callable[[], BaseException] | None = None) -> None:
         with self.server.lock:
-            if self._held.pop(task, self) is None:
+            if self._lines.held.pop(task, self) is None:
                 if error is not None:
                     self.server.defer(task.fail, error)
                 self.server._wake()  # perhaps it was the last that we waited for
@@ -233,7 +206,7 @@ class BuiltinEngine:
             self._check_open()
             if sticky is not None:
                 self._sticky.append(_Sticky(sticky, tasks))
-            for box, task in zip(self._boxes, tasks):
+            for box, task in zip(self._lines.boxes, tasks):
                 self.server.dispatch(self.server.space.put(box, (task,)))
             for launcher in self._places.given_up:
                 self._fail_boxes(launcher)
@@ -249,7 +222,7 @@ class BuiltinEngine:
             self.max_workers = max_workers
             launchers = self._places.launchers
             launchers += launchers[-1:] * (max_workers - len(launchers))
-            self._add_boxes()
+            self._lines.add_boxes(len(launchers))
             self._count_unmanned()
             for worker in self._workers.values():
                 idle = not worker.told_to_leave and self._state_of(worker) == "idle"
@@ -278,7 +251,7 @@ class BuiltinEngine:
     def _all_busy(self) -> bool:
         """Whether there is nothing to do for a task but to line it up. Asked without the lock."""
         return (
-            not self._tasks.fetchers
+            not self._lines.tasks.fetchers
             and not self._unmanned
             and not (self._closing or self.forked or self.broken is not None)
         )
@@ -289,17 +262,17 @@ class BuiltinEngine:
         The tasks for which it is too late.
         """
         if self.broken is not None or self._ended.is_set():
-            return self._take_waiting()
-        self.server.dispatch(self.server.space.serve(self._tasks))
+            return self._lines.take()
+        self.server.dispatch(self.server.space.serve(self._lines.tasks))
         self._scale()
         return []
 
     def _is_idle(self) -> bool:
         return not (
             self.server.space.loan_count
-            or self._tasks.values
+            or self._lines.tasks.values
             or self.connection.waiting
-            or self._any_ranked()
+            or self._lines.any_ranked()
         ) and all(worker.ready for worker in self._workers.values())
 
     def _check_open(self) -> None:
@@ -310,7 +283,7 @@ class BuiltinEngine:
         if self.broken is not None:
             raise self._broken_error()
         if self._closing:
-            raise _shut_down()
+            raise shut_down()
 
     def shutdown(self, *, cancel: bool = False) -> None:
         with self.server.lock:
@@ -322,7 +295,7 @@ class BuiltinEngine:
                 # Not so a host that has not answered: that can take long.
                 starting = sum(not w.ready and not self._is_far(w) for w in self._workers.values())
                 self._withdraw_waiting(spare=starting)
-            if not self._agents and not self._workers and not self._held:
+            if not self._agents and not self._workers and not self._lines.held:
                 self._end()
             else:
                 self.server._wake()
@@ -389,9 +362,9 @@ class BuiltinEngine:
 
     def _scale(self, *, everybody: bool = False) -> None:
         """Start workers for tasks that nobody is there to take, or all. Under the lock."""
-        if self.broken is not None or (self._abandoned and not self._waiting()):
+        if self.broken is not None or (self._abandoned and not self._lines.waiting()):
             return
-        if self._ranked:
+        if self._lines.ranked:
             self._serve_ranked()
         if self._start_at:
             if self._start_at > time.monotonic():
@@ -403,17 +376,17 @@ class BuiltinEngine:
         free = [
             rank
             for rank in self._places.usable()
-            if rank not in taken and (rank < self.max_workers or self._boxes[rank].values)
+            if rank not in taken and (rank < self.max_workers or self._lines.boxes[rank].values)
         ]
         if not everybody:
             starting = sum(not w.ready for w in self._workers.values())
             wanted = sum(
                 _size(value)
-                for variable in (self._tasks, *self._ranked.values())
+                for variable in self._lines.shared()
                 for value in _first(variable.values, self.max_workers)
             )
             first = free[: max(wanted - starting, 0)]
-            free = [rank for rank in free if rank in first or self._boxes[rank].values]
+            free = [rank for rank in free if rank in first or self._lines.boxes[rank].values]
         for rank in free:
             try:
                 self._start_worker(rank)
@@ -436,7 +409,7 @@ class BuiltinEngine:
         ours = agent.start_worker(number, self._inner_threads, beside, pass_on=self._output == PASS)
         connection = self.server.connect(ours, self._hear_worker, self._lost_connection)
         host = self._places.host(rank, os.uname().nodename)
-        worker = _Worker(number, rank, host, connection, self._functions)
+        worker = WorkerLink(number, rank, host, connection, self._functions)
         connection.worker = worker  # type: ignore[attr-defined]
         connection.pack = lambda values: self._pack(worker, values)
         self._workers[number] = worker
@@ -447,10 +420,6 @@ class BuiltinEngine:
         manned = {worker.rank for worker in self._workers.values()}
         wanted = [rank for rank in self._places.usable() if rank < self.max_workers]
         self._unmanned = sum(rank not in manned for rank in wanted)
-
-    def _add_boxes(self) -> None:
-        for rank in range(len(self._boxes), len(self._places.launchers)):
-            self._boxes.append(self.server.space.variable(self._private, mailbox(rank)))
 
     def _start_agent(self, launcher: Launcher) -> AgentLink:
         agent = self._agents[launcher] = AgentLink(
@@ -487,7 +456,7 @@ class BuiltinEngine:
                 self._places.leave_out(launcher)
                 reasons.append(str(agents[launcher].failure or f"{launcher.host}: did not come"))
             self.max_workers = len(self._places.launchers)
-            del self._boxes[self.max_workers :]
+            del self._lines.boxes[self.max_workers :]
             self._count_unmanned()
             if self.max_workers < least:
                 text = f"there are places for {self.max_workers} workers only, not for {least}"
@@ -501,27 +470,22 @@ class BuiltinEngine:
         with self._pids:
             self._pids.wait_for(lambda: self._agents.get(launcher) is not agent)
 
-    def _agent_of(self, worker: _Worker) -> AgentLink | None:
+    def _agent_of(self, worker: WorkerLink) -> AgentLink | None:
         return self._agents.get(self._places.launchers[worker.rank])
 
-    def _is_far(self, worker: _Worker) -> bool:
+    def _is_far(self, worker: WorkerLink) -> bool:
         """Whether it is to live on another machine, and nobody there has answered yet."""
         agent = self._agent_of(worker)
         remote = isinstance(self._places.launchers[worker.rank], RemoteLauncher)
         return remote and agent is not None and agent.silent
 
-    def _waiting(self) -> bool:
-        """Whether a task waits for a worker, or for others first."""
-        waits = bool(self._tasks.values) or any(box.values for box in self._boxes)
-        return waits or bool(self._held) or self._any_ranked()
-
     def _hear_worker(self, connection: Connection, tag: int, message: Any) -> None:
-        worker: _Worker = connection.worker  # type: ignore[attr-defined]
+        worker: WorkerLink = connection.worker  # type: ignore[attr-defined]
         kind = type(message)
         if kind is Results:
             for payload in message.values:
                 self._answered(worker, payload)
-        elif kind is Fetch and message.workspace == self._private.number:
+        elif kind is Fetch and message.workspace == self._lines.workspace.number:
             worker.ready = True
             if not self._killing and self.broken is None:
                 self._fetch(worker, tag, message)
@@ -532,7 +496,7 @@ class BuiltinEngine:
         elif kind is Join:
             worker.pid, worker.host = message.pid, message.host
             worker.system, worker.python = message.system, message.python
-            box = self._boxes[worker.rank]
+            box = self._lines.boxes[worker.rank]
             calls = [s.prepared for s in self._sticky if not s.waits_in(box)]
             self.server.defer(self._welcome, connection, tag, worker, calls)
         elif kind is SetupFailed:
@@ -553,70 +517,45 @@ class BuiltinEngine:
         with self.server.lock:
             connection.send(tag, reply)
 
-    def _fetch(self, worker: _Worker, tag: int, message: Fetch) -> None:
+    def _fetch(self, worker: WorkerLink, tag: int, message: Fetch) -> None:
         """A worker asks for tasks: the next ones, or (with a timeout) those behind the present."""
         if worker.rank >= self.max_workers or worker.told_to_leave:
             if message.timeout is not None:
                 worker.connection.deliver(tag, Nothing())
                 return
-            if not worker.told_to_leave and self._boxes[worker.rank].values:
+            if not worker.told_to_leave and self._lines.boxes[worker.rank].values:
                 message.variables = (mailbox(worker.rank),)
                 self.server.apply(worker.connection, tag, message)
             if not worker.told_to_leave and self._oldest_loan(worker) is None:
                 self._send_away(worker)
             return
-        if self._ranked:
-            message.variables = self._lines(worker)
+        if self._lines.ranked:
+            message.variables = self._lines.order(worker.rank)
         self.server.apply(worker.connection, tag, message)
-        if self._tasks.fetchers and self._tasks.values:
+        if self._lines.tasks.fetchers and self._lines.tasks.values:
             self._serve_late()
         if self._idle_timeout is not None:
             worker.idle_since = time.monotonic()
             self.server.wake_by(worker.idle_since + self._idle_timeout)
 
-    # Tasks of each priority wait in a variable of their own. So those of the default one, which
-    # are nearly all, cost nothing for it, and none is ever looked for a place among the others.
-
-    def _variable_of(self, priority: int) -> Variable:
-        """Where tasks of a priority wait that is not the default one."""
-        variable = self._ranked.get(priority)
-        if variable is None:
-            for old, each in list(self._ranked.items()):
-                if not (each.values or each.lent or each.fetchers):
-                    del self._ranked[old], self._private.variables[each.name]
-            name = f"{TASKS}^{priority}"
-            variable = self._ranked[priority] = self.server.space.variable(self._private, name)
-            self._ranked = dict(sorted(self._ranked.items(), reverse=True))
-        return variable
-
-    def _any_ranked(self) -> bool:
-        return any([variable.values for variable in self._ranked.values()])
-
-    def _lines(self, worker: _Worker) -> tuple[str, ...]:
-        """The variables that a worker is to look into, in this order."""
-        lines = [(priority, v.name) for priority, v in self._ranked.items() if v.values]
-        before = [name for priority, name in lines if priority > 0]
-        behind = [name for priority, name in lines if priority < 0]
-        return (mailbox(worker.rank), *before, TASKS, *behind)
-
     def _serve_ranked(self) -> None:
         """Who waits for tasks has come before these: let him ask again."""
-        while self._tasks.fetchers and self._any_ranked():
-            waiter = self._tasks.fetchers[0]
+        while self._lines.tasks.fetchers and self._lines.any_ranked():
+            waiter = self._lines.tasks.fetchers[0]
             connection: Any = waiter.client
-            self.server.space.leave_line(connection, self._private)
-            waiter.request.variables = self._lines(connection.worker)
+            self.server.space.leave_line(connection, self._lines.workspace)
+            waiter.request.variables = self._lines.order(connection.worker.rank)
             self.server.apply(connection, waiter.tag, waiter.request)
 
     def _welcome(
-        self, connection: Connection, tag: int, worker: _Worker, calls: list[Prepared]
+        self, connection: Connection, tag: int, worker: WorkerLink, calls: list[Prepared]
     ) -> None:
         """Tell a new worker how to prepare."""
         from multiprocessing import process
 
         setup = {
             "calls": [
-                (worker.known.news(None, needs), payload.head, _carried(payload.buffers))
+                (worker.known.news(None, needs), payload.head, carried(payload.buffers))
                 for payload, needs in calls
             ],
             "max_tasks": self._max_tasks,
@@ -632,7 +571,7 @@ class BuiltinEngine:
         welcome = Welcome(
             worker.rank,
             self.max_workers,
-            self._private.number,
+            self._lines.workspace.number,
             (pickling.pack(setup),),
         )
         with self.server.lock:
@@ -640,89 +579,31 @@ class BuiltinEngine:
 
     # ------------------------------------------------------------------ tasks go, outcomes come
 
-    def _pack(self, worker: _Worker, values: Values) -> Values | Nothing:
+    def _pack(self, worker: WorkerLink, values: Values) -> Values | Nothing:
         """Tasks that a worker fetched, as one payload."""
-        if type(values.values[0]) is Payload:
+        tasks = values.values
+        if type(tasks[0]) is Payload:
             return values
+        more = bool(self._lines.tasks.values) or self._lines.any_ranked()
         try:
-            return self._packed(worker, values)
+            payload, sent, limited = worker.pack(tasks, more)
         except Exception as error:  # an error of ours costs these tasks, not a loop of new workers
             log.exception("sleighexec: tasks could not be sent")
             text = f"the task could not be sent: {error!r}"
-            for task in self.server.space.settle(values.loan, len(values.values)):
+            for task in self.server.space.settle(values.loan, len(tasks)):
                 self.server.defer(task.fail, lambda: ExecutorError(text))
             return Nothing()
-
-    def _packed(self, worker: _Worker, values: Values) -> Values:
-        news: list[Any] = []
-        groups: list[tuple[int, int, Any, Any, list[Any]]] = []
-        known, last, size = worker.known, None, 0
-        kind: tuple[int, int, Any, Any] = (-1, -1, None, None)
-        known.forget_old()
-        for number, task in enumerate(values.values):
-            if size > BATCH_BYTES:
-                self._keep_back(values, number)
-                break
-            call = task.call()
-            definition = call.definition
-            if definition is not last or call.needs:
-                news += known.news(definition, call.needs)
-                last = definition
-            items = call.items
-            if call.form:
-                size += sum(payload.size_bytes for payload in items)
-                items = [(pickling.carried(p.head), _carried(p.buffers)) for p in items]
-            places = definition.places + places_of(call.needs) if call.needs else definition.places
-            limits = call.settings.limits
-            if limits is not None and (agent := self._agent_of(worker)) is not None:
+        if rest := tasks[sent:]:
+            for task in rest:
+                task.give_back()
+            self.server.dispatch(self.server.space.give_back(values.loan, len(rest)))
+        for limits in limited:
+            if (agent := self._agent_of(worker)) is not None:
                 agent.watch(limits)
-            if (definition.key, call.form, places, limits) == kind:
-                groups[-1][4].extend(items)
-            else:
-                kind = definition.key, call.form, places, limits
-                groups.append((*kind, list(items)))
-        more = bool(self._tasks.values) or self._any_ranked()
-        payload = pickling.pack((news, groups, more))
-        if payload.size_bytes > wire.MAX_FRAME:
-            raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return Values((payload,), values.loan)
 
-    def _keep_back(self, values: Values, sent: int) -> None:
-        """A batch is big enough: what comes behind the first `sent` values goes back."""
-        rest = values.values[sent:]
-        for task in rest:
-            task.give_back()
-        self.server.dispatch(self.server.space.give_back(values.loan, len(rest)))
-
-    def _answered(self, worker: _Worker, payload: Payload) -> None:
-        """Outcomes of a worker's calls: they belong to its oldest loans, in order."""
-        waiting = (
-            (loan.number, task) for loan in tuple(self._loans(worker)) for task in (*loan.values,)
-        )
-        loan, task = next(waiting, (0, None))
-        settled: dict[int, int] = {}
-        done: list[Outcome] = []
-        for number, flag, data, buffers in pickling.outcomes(payload):
-            if flag == pickling.RUN:
-                data = data[
-                    max(worker.answered + 1 - number, 0) :
-                ]  # the others stood in the journal
-            elif number <= worker.answered:
-                continue
-            elif flag == pickling.PRINTED:
-                if task is not None:
-                    task.printed(bytes(data))
-                continue
-            left = len(data) if flag == pickling.RUN else 1
-            while left and task is not None:
-                sink, index, count, complete = task.advance(left)
-                worker.answered += count
-                part = data[-left : len(data) - left + count] if flag == pickling.RUN else data
-                done.append((sink, index, flag, part, buffers))
-                left -= count
-                if complete:
-                    settled[loan] = settled.get(loan, 0) + 1
-                    loan, task = next(waiting, (0, None))
+    def _answered(self, worker: WorkerLink, payload: Payload) -> None:
+        done, settled = worker.read(payload, self._loans(worker))
         for loan, count in settled.items():
             self.server.space.settle(loan, count)
         if done:
@@ -742,7 +623,7 @@ class BuiltinEngine:
             except Exception:
                 log.exception("sleighexec: what a task printed or logged could not be handed on")
 
-    def _give_back(self, worker: _Worker, message: GiveBack) -> None:
+    def _give_back(self, worker: WorkerLink, message: GiveBack) -> None:
         """A worker found its present call long: the last calls of a loan have not begun."""
         space, count = self.server.space, message.count
         loan = space.loan(message.loan)
@@ -766,17 +647,17 @@ class BuiltinEngine:
         self.server.dispatch(effects)
         self._scale()
 
-    def _loans(self, worker: _Worker) -> Iterator[Loan]:
+    def _loans(self, worker: WorkerLink) -> Iterator[Loan]:
         """The loans of tasks to a worker, oldest first."""
         for loan in self.server.space.loans(worker.connection):
-            if loan.variable.workspace is self._private:
+            if loan.variable.workspace is self._lines.workspace:
                 yield loan
 
-    def _oldest_loan(self, worker: _Worker) -> Loan | None:
+    def _oldest_loan(self, worker: WorkerLink) -> Loan | None:
         """Where the call is that a worker runs or will run next; None: it has no task."""
         return next(self._loans(worker), None)
 
-    def _state_of(self, worker: _Worker) -> str:
+    def _state_of(self, worker: WorkerLink) -> str:
         if not worker.ready:
             return "starting"
         return "busy" if self._oldest_loan(worker) is not None else "idle"
@@ -809,13 +690,13 @@ class BuiltinEngine:
             )
             self._bury(worker, loss, begun)
 
-    def _send_away(self, worker: _Worker) -> None:
+    def _send_away(self, worker: WorkerLink) -> None:
         """Tell one that has nothing to do to leave. From now on it gets no task."""
         worker.told_to_leave = True
-        self.server.space.leave_line(worker.connection, self._private)
+        self.server.space.leave_line(worker.connection, self._lines.workspace)
         worker.connection.send(0, Leave())
 
-    def _signal_one(self, worker: _Worker) -> Callable[[int], None]:
+    def _signal_one(self, worker: WorkerLink) -> Callable[[int], None]:
         def send(number: int) -> None:
             with self.server.lock:
                 agent = self._agent_of(worker)
@@ -826,7 +707,7 @@ class BuiltinEngine:
 
     def _lost_connection(self, connection: Connection) -> None:
         """A worker closed its socket: it is ending, or a task closed everything."""
-        worker: _Worker = connection.worker  # type: ignore[attr-defined]
+        worker: WorkerLink = connection.worker  # type: ignore[attr-defined]
         agent = self._agent_of(worker)
         if not worker.gone and self._oldest_loan(worker) is not None and agent is not None:
             agent.kill(worker.number)
@@ -839,7 +720,7 @@ class BuiltinEngine:
         mine = [w for w in self._workers.values() if self._places.launchers[w.rank] == launcher]
         reason = ""
         if isinstance(launcher, RemoteLauncher):
-            idle = self._closing and not self._waiting()
+            idle = self._closing and not self._lines.waiting()
             if mine and self.broken is None and not self._killing and not idle:
                 reason = self._lost_host(launcher, agent.failure)
         elif silent and not self._killing:
@@ -875,11 +756,13 @@ class BuiltinEngine:
         """What waits for the workers of a host that is given up will not run."""
         error = self._places.given_up[launcher]
         for rank in self._places.ranks(launcher):
-            box = self._boxes[rank]
+            box = self._lines.boxes[rank]
             while box.values:
                 self.server.defer(box.values.popleft().fail, lambda: type(error)(*error.args))
 
-    def _bury(self, worker: _Worker, loss: Loss, begun: bool, *, everything: bool = False) -> None:
+    def _bury(
+        self, worker: WorkerLink, loss: Loss, begun: bool, *, everything: bool = False
+    ) -> None:
         """A worker is gone: what it had begun is lost, the rest is first in line again.
 
         `everything`: its journal went with it, so that all it was lent may have begun.
@@ -945,7 +828,7 @@ class BuiltinEngine:
         if self.broken is None:
             self.broken = cause if cause is not None else ExecutorError(text)
             self._broken_text = text
-        for task in self._take_waiting():
+        for task in self._lines.take():
             self.server.defer(task.fail, self._broken_error)
         for worker in self._workers.values():
             for loan in self._loans(worker):
@@ -963,18 +846,8 @@ class BuiltinEngine:
             error.__cause__ = self.broken
         return error
 
-    def _take_waiting(self, spare: int = 0) -> list[Task]:
-        values = self._tasks.values
-        taken: list[Task] = [values.pop() for _ in range(len(values) - spare)][::-1]
-        for box in (*self._ranked.values(), *self._boxes):
-            taken += box.values
-            box.values.clear()
-        taken += self._held
-        self._held.clear()
-        return taken
-
     def _withdraw_waiting(self, spare: int = 0) -> None:
-        for task in self._take_waiting(spare):
+        for task in self._lines.take(spare):
             self.server.defer(task.withdraw)
 
     # ------------------------------------------------------------------ the end
@@ -1000,10 +873,10 @@ class BuiltinEngine:
         if not self._closing:
             return
         if not self._agents:
-            if not self._workers and not self._waiting():
+            if not self._workers and not self._lines.waiting():
                 self._end()
             return
-        if self.broken is None and not self._killing and self._waiting():
+        if self.broken is None and not self._killing and self._lines.waiting():
             self._scale()
             return
         if any(self._oldest_loan(w) is not None for w in self._workers.values()):
@@ -1032,11 +905,6 @@ class BuiltinEngine:
         self._ended.set()
 
 
-def _shut_down() -> RuntimeError:
-    what = "interpreter shutdown" if _exiting else "shutdown"
-    return RuntimeError(f"cannot schedule new futures after {what}")
-
-
 def _divide(value: Any, limit: int) -> tuple[Any, Any]:
     return (value, None) if type(value) is Payload else value.begin(limit)
 
@@ -1056,48 +924,5 @@ def _first(values: Any, count: int) -> list[Any]:
     return [values[i] for i in range(min(count, len(values)))]
 
 
-def _carried(buffers: Sequence[Any]) -> list[Any]:
-    return [pickling.carried(buffer) for buffer in buffers]
-
-
 def _last_lines(text: str) -> str:
     return "\n".join(text.splitlines()[-LAST_LINES:])
-
-
-# ---------------------------------------------------------------------- exit and fork
-
-_exiting = False
-
-
-def _at_exit() -> None:
-    """The interpreter ends: finish what was submitted, as the standard library does.
-
-    Not after a Ctrl-C that ended the program, and no longer after one while waiting here.
-    """
-    global _exiting
-    _exiting = True
-    engines = list(_engines)
-    interrupted = not hasattr(sys, "ps1") and getattr(sys, "last_type", None) is KeyboardInterrupt
-    try:
-        for engine in engines:
-            if interrupted or engine.stop_at_exit:
-                engine.stop()
-            engine.shutdown()
-        for engine in engines:
-            engine.join()
-    except KeyboardInterrupt:
-        for engine in engines:
-            engine.stop()
-        raise
-
-
-def _in_child() -> None:
-    for engine in list(_engines):
-        engine.forget()
-    _engines.clear()
-
-
-# The standard library's own hook for executors: it runs before threads are joined at exit.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

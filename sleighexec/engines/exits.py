@@ -1,0 +1,57 @@
+"""What becomes of engines when the interpreter ends, and in a forked child."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from typing import Any
+
+_engines: weakref.WeakSet[Any] = weakref.WeakSet()
+_exiting = False
+
+
+def register(engine: Any) -> None:
+    """Have the engine finish what was put before the interpreter ends, and forget it in forks."""
+    _engines.add(engine)
+
+
+def shut_down() -> RuntimeError:
+    """The error of who puts tasks too late."""
+    what = "interpreter shutdown" if _exiting else "shutdown"
+    return RuntimeError(f"cannot schedule new futures after {what}")
+
+
+def _at_exit() -> None:
+    """The interpreter ends: finish what was submitted, as the standard library does.
+
+    Not after a Ctrl-C that ended the program, and no longer after one while waiting here.
+    """
+    global _exiting
+    _exiting = True
+    engines = list(_engines)
+    interrupted = not hasattr(sys, "ps1") and getattr(sys, "last_type", None) is KeyboardInterrupt
+    try:
+        for engine in engines:
+            if interrupted or engine.stop_at_exit:
+                engine.stop()
+            engine.shutdown()
+        for engine in engines:
+            engine.join()
+    except KeyboardInterrupt:
+        for engine in engines:
+            engine.stop()
+        raise
+
+
+def _in_child() -> None:
+    for engine in list(_engines):
+        engine.forget()
+    _engines.clear()
+
+
+# The standard library's own hook for executors: it runs before threads are joined at exit.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

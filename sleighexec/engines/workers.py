@@ -1,0 +1,122 @@
+"""The client's end of a worker: who it is, what it knows, how calls go to it and come back.
+
+tasks ──pack──▶ one payload: (news, groups of calls of one function, whether more wait)
+journal or frame of the worker ──read──▶ outcomes, and how much of which loan is done
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sleighexec import payload as pickling
+from sleighexec import wire
+from sleighexec.engines.outcomes import Outcome
+from sleighexec.engines.processes import WorkerProcess
+from sleighexec.functions import FunctionTable, Known, places_of
+from sleighexec.messages import Payload
+from sleighexec.server import Connection
+from sleighexec.space import Loan
+from sleighexec.task import BATCH_BYTES, Task
+
+
+class WorkerLink:
+    """A worker as the engine sees it: starting ──its first Fetch──▶ ready ──Exited──▶ forgotten."""
+
+    def __init__(
+        self, number: int, rank: int, host: str, connection: Connection, functions: FunctionTable
+    ) -> None:
+        self.number, self.rank, self.connection = number, rank, connection
+        self.pid: int | None = None
+        self.host = host
+        self.ready = False
+        self.system = self.python = ""
+        self.told_to_leave = False
+        self.idle_since = 0.0  # on the monotonic clock, if it is idle
+        self.gone = False
+        self.answered = 0  # number of its last call whose outcome came
+        self.known = Known(functions)
+        self.process: WorkerProcess | None = None
+
+    def whereabouts(self) -> tuple[int, int | None, str]:
+        """Rank, process id and host."""
+        return self.rank, self.pid, self.host
+
+    def pack(
+        self, tasks: Sequence[Task], more: bool
+    ) -> tuple[Payload, int, set[tuple[float, int]]]:
+        """As many of the first tasks as make a batch that is not too big: one payload of them.
+
+        `more`: whether others wait behind these. Returns also how many tasks are in it, and the
+        limits that its calls have.
+
+        Raises:
+            ValueError: With the globals that it needs it is larger than a frame may be.
+        """
+        news: list[Any] = []
+        groups: list[tuple[int, int, Any, Any, list[Any]]] = []
+        known, last, size, sent = self.known, None, 0, 0
+        limited: set[tuple[float, int]] = set()
+        kind: tuple[int, int, Any, Any] = (-1, -1, None, None)
+        known.forget_old()
+        for task in tasks:
+            if size > BATCH_BYTES:
+                break
+            sent += 1
+            call = task.call()
+            definition = call.definition
+            if definition is not last or call.needs:
+                news += known.news(definition, call.needs)
+                last = definition
+            items = call.items
+            if call.form:
+                size += sum(payload.size_bytes for payload in items)
+                items = [(pickling.carried(p.head), carried(p.buffers)) for p in items]
+            places = definition.places + places_of(call.needs) if call.needs else definition.places
+            limits = call.settings.limits
+            if limits is not None:
+                limited.add(limits)
+            if (definition.key, call.form, places, limits) == kind:
+                groups[-1][4].extend(items)
+            else:
+                kind = definition.key, call.form, places, limits
+                groups.append((*kind, list(items)))
+        payload = pickling.pack((news, groups, more))
+        if payload.size_bytes > wire.MAX_FRAME:
+            raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
+        return payload, sent, limited
+
+    def read(self, payload: Payload, loans: Iterable[Loan]) -> tuple[list[Outcome], dict[int, int]]:
+        """Outcomes of its calls, which belong to its oldest loans, in order.
+
+        Returns also how many values of which loan are done with.
+        """
+        waiting = ((loan.number, task) for loan in tuple(loans) for task in (*loan.values,))
+        loan, task = next(waiting, (0, None))
+        settled: dict[int, int] = {}
+        done: list[Outcome] = []
+        for number, flag, data, buffers in pickling.outcomes(payload):
+            if flag == pickling.RUN:
+                data = data[max(self.answered + 1 - number, 0) :]  # the others stood in the journal
+            elif number <= self.answered:
+                continue
+            elif flag == pickling.PRINTED:
+                if task is not None:
+                    task.printed(bytes(data))
+                continue
+            left = len(data) if flag == pickling.RUN else 1
+            while left and task is not None:
+                sink, index, count, complete = task.advance(left)
+                self.answered += count
+                part = data[-left : len(data) - left + count] if flag == pickling.RUN else data
+                done.append((sink, index, flag, part, buffers))
+                left -= count
+                if complete:
+                    settled[loan] = settled.get(loan, 0) + 1
+                    loan, task = next(waiting, (0, None))
+        return done, settled
+
+
+def carried(buffers: Sequence[Any]) -> list[Any]:
+    """Buffers on their way into `payload.pack`."""
+    return [pickling.carried(buffer) for buffer in buffers]
