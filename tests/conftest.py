@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,11 @@ import pytest
 from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer
 from sleighexec.server import LocalConnection, Server
 from sleighexec.workspace import DICT, V_FETCHERS, V_FINDERS
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background so, and the programs of our tests would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def plain_id(value: object) -> str:
