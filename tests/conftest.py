@@ -17,7 +17,6 @@ from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer
 from sleighexec.server import LocalConnection, Server
 from sleighexec.workspace import DICT, V_FETCHERS, V_FINDERS
 
-
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background so, and the programs of our tests would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
