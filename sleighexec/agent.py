@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.messages import Exited, KillCall, Payload, Signal, Start, Started, StopAgent, Watch
+from sleighexec.resources import visible
 from sleighexec.task import KILLED, MEMORY, OOM, TIMEOUT
 from sleighexec.worker import Journal, Worker
 
@@ -375,6 +376,7 @@ def _begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    os.environ.update(visible(setup["slots"], os.environ))
     _share_cpus(setup["threads"], setup["beside"])
     with contextlib.suppress(OSError):
         os.chdir(setup["cwd"])

@@ -145,7 +145,8 @@ class Dependent:
                 raise  # Ctrl-C is not the task's
             return
         if future.fill(needs, payload):
-            self._engine.put_held(future, future._settings.priority)
+            settings = future._settings
+            self._engine.put_held(future, settings.priority, settings.needs)
 
 
 def _failed(name: str, place: int | str, error: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ import re
 import signal
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cached_property, partial
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
+from sleighexec.resources import Needs, needs_of
 from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
@@ -227,6 +228,8 @@ class SleighExecutor(EachCalls, Executor):
     ) -> SleighFuture:
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
+        if settings.needs:
+            self._put(settings, ())  # raises, before anything is pickled, if nobody has that
         try:
             definition, needs, form, item = self._call(fn, args, kwargs)
         except BaseException as error:
@@ -239,15 +242,15 @@ class SleighExecutor(EachCalls, Executor):
             group.wait_for_all(future)
             return future
         future = SleighFuture(self._engine, definition, needs, form, item, settings)
-        if settings.priority:
-            self._engine.put_ranked((future,), settings.priority)
+        if settings.ranked:
+            self._engine.put_ranked((future,), settings.priority, settings.needs)
         else:
             self._engine.put((future,))
         return future
 
     def _put(self, settings: Settings, tasks: Sequence[Task]) -> None:
-        if settings.priority:
-            self._engine.put_ranked(tasks, settings.priority)
+        if settings.ranked:
+            self._engine.put_ranked(tasks, settings.priority, settings.needs)
         else:
             self._engine.put(tasks)
 
@@ -292,6 +295,8 @@ class SleighExecutor(EachCalls, Executor):
         self, settings: Settings, fn: Any, rows: list[Row], group: Group, chunk_size: int
     ) -> None:
         """Make a future for each row, and put them together."""
+        if settings.needs:
+            self._put(settings, ())  # raises, before anything is pickled, if nobody has that
         engine, functions, simple = self._engine, self._functions, pickling.SIMPLE
         definition = None if type(fn) is pickling.Shared else functions.define(fn)
         known = definition or functions.apply_as(fn)
@@ -323,6 +328,10 @@ class SleighExecutor(EachCalls, Executor):
 
     def _one_each(self, settings: Settings, fn: Any, args: Row, group: Group, sticky: bool) -> None:
         """Make a future for each worker, by rank, and put each into its mailbox."""
+        if settings.needs:
+            raise UnsupportedOptionError(
+                "eachWorker runs on every worker, whatever it has: leave resources= out"
+            )
         engine, apply = self._engine, self._functions.apply_as(fn)
         payload, needs = self._functions.dumps_call(((fn, *args), {}))
         item = _fitting(payload)
@@ -407,8 +416,7 @@ class SleighExecutor(EachCalls, Executor):
     ) -> Iterator[Any]:
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
-        engine = self._engine
-        engine.put(())  # raises what a submit would raise now
+        self._put(settings, ())  # raises what a submit would raise now
         fn = self._shared_if_big(fn)
         if buffersize is None:
             return results(self._job(settings, fn, list(items), chunksize), None, deadline)
@@ -500,6 +508,7 @@ class SleighExecutor(EachCalls, Executor):
         retries: int | None = None,
         memory_limit: int | str | None = None,
         priority: int | None = None,
+        resources: Mapping[str, int] | None = None,
         **others: Any,
     ) -> _View:
         """A light view of the same pool with other settings for its calls; None: as they are.
@@ -518,13 +527,19 @@ class SleighExecutor(EachCalls, Executor):
             priority: Calls that wait with a higher one begin before those with a lower one, equal
                 ones in the order of their submission; 0 is that of all others, and it may be
                 negative. What has begun is not interrupted. `eachWorker` does not go by it.
+            resources: What the worker must have, as launchers say it: `{"gpu": 1}`. A call that
+                needs more than any worker has raises `UnsupportedOptionError` when it is
+                submitted.
 
         Raises:
             UnsupportedOptionError: An option is not available with this engine.
         """
         if others:
             raise UnsupportedOptionError(f"not supported by this release yet: {', '.join(others)}")
-        return _View(self, _settings(self._settings, retries, timeout, memory_limit, priority))
+        settings = _settings(
+            self._settings, retries, timeout, memory_limit, priority, needs_of(resources)
+        )
+        return _View(self, settings)
 
     # ------------------------------------------------------------------ the pool
 
@@ -765,6 +780,7 @@ def _settings(
     timeout: float | None,
     memory_limit: int | str | None,
     priority: int | None = None,
+    needs: Needs = (),
 ) -> Settings:
     """The settings, with these in place of those of the default; None: no other."""
     if retries is None:
@@ -775,7 +791,7 @@ def _settings(
         priority = default.priority
     elif not isinstance(priority, int) or isinstance(priority, bool):
         raise TypeError(f"priority must be an integer, not {type(priority).__name__}")
-    return Settings(_checked_int("retries", retries, 0), timeout, limit, priority)
+    return Settings(_checked_int("retries", retries, 0), timeout, limit, priority, needs)
 
 
 def _bytes(name: str, value: int | str) -> int:

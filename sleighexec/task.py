@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sleighexec.functions import Definition, GlobalValue
+from sleighexec.resources import Needs
 
 TIMEOUT, MEMORY, KILLED, OOM = "timeout", "memory", "killed", "oom"  # why a worker was ended
 MAX_KILLED = 2  # workers that one call may cost
@@ -19,9 +20,11 @@ class Settings:
 
     Attributes:
         limits: Seconds and bytes that the call may take, 0: no limit; None: neither is limited.
+        needs: What its worker must have.
+        ranked: Whether it cannot stand in the line of all others.
     """
 
-    __slots__ = ("limits", "memory_limit", "priority", "retries", "timeout")
+    __slots__ = ("limits", "memory_limit", "needs", "priority", "ranked", "retries", "timeout")
 
     def __init__(
         self,
@@ -29,9 +32,11 @@ class Settings:
         timeout: float | None = None,
         memory_limit: int | None = None,
         priority: int = 0,
+        needs: Needs = (),
     ) -> None:
         self.retries, self.timeout, self.memory_limit = retries, timeout, memory_limit
-        self.priority = priority
+        self.priority, self.needs = priority, needs
+        self.ranked = bool(priority or needs)
         # Made once: it is asked for each time that a call is sent.
         self.limits: tuple[float, int] | None = None
         if timeout is not None or memory_limit is not None:

@@ -54,6 +54,8 @@ from sleighexec.workspace import NetWorkSpace, NwsServer
 if TYPE_CHECKING:
     import socket
 
+    from sleighexec.resources import Slots
+
 TICK = 0.002  # seconds: a call that runs longer is a long one; a batch should take no longer
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
 DOZE_AFTER = 50  # looks without need after which the helper looks less often
@@ -82,10 +84,14 @@ class WorkerContext:
         count: How many workers the pool might have when this one started.
         host: Name of the machine.
         state: A dict that lives as long as the worker; tasks may keep things in it.
+        resources: The slots that this worker has of what its launcher says: `{"gpu": [0]}`.
     """
 
-    def __init__(self, rank: int, count: int, host: str, workspaces: Any = ()) -> None:
+    def __init__(
+        self, rank: int, count: int, host: str, workspaces: Any = (), resources: Slots | None = None
+    ) -> None:
         self.rank, self.count, self.host = rank, count, host
+        self.resources = resources or {}
         self.state: dict[Any, Any] = {}
         self._workspaces = workspaces
 
@@ -210,7 +216,9 @@ class Worker:
         else:
             server = NwsServer(url=setup["url"])
             workspaces = [server.useWs(name) for name, _ in setup["workspaces"]]
-        _context = WorkerContext(rank, welcome.count, os.uname().nodename, workspaces)
+        _context = WorkerContext(
+            rank, welcome.count, os.uname().nodename, workspaces, setup["slots"]
+        )
         self._connection.space = setup["space"]
         embedded[setup["space"]] = self._connection
         values = (rank, welcome.count, *workspaces)

@@ -19,6 +19,7 @@ LADDER = [
     "interrupts",
     "elements",
     "messages",
+    "resources",
     "limits",
     "space",
     "wire",
@@ -64,7 +65,7 @@ LADDER = [
 ]
 
 PURE = {"errors", "elements", "messages", "space", "wire", "session", "payload", "task"}
-PURE |= {"files", "limits", "listings"}
+PURE |= {"files", "limits", "listings", "resources"}
 IMPURE = {
     "asyncio",
     "multiprocessing",

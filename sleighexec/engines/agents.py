@@ -19,6 +19,7 @@ from sleighexec import wire
 from sleighexec.errors import HostError
 from sleighexec.launchers.base import Handle, Launcher, RemoteLauncher
 from sleighexec.messages import KillCall, Signal, Start, StopAgent, Watch
+from sleighexec.resources import Slots
 from sleighexec.server import Connection, Server
 
 LAUNCH_SECONDS = 60.0  # for a launched agent to answer
@@ -83,18 +84,19 @@ class AgentLink:
         return self._connection.deadline is not None
 
     def start_worker(
-        self, number: int, threads: int | None, beside: int, *, pass_on: bool
+        self, number: int, threads: int | None, beside: int, slots: Slots, *, pass_on: bool
     ) -> socket.socket:
         """Have it start a worker; our end of that worker's connection.
 
         `threads`: for numerical libraries; None: its part of the CPUs, as one of `beside` workers.
+        `slots`: of what it has.
         `pass_on`: what it writes to stdout and stderr, to ours.
         """
         ours, theirs = socket.socketpair()
         setup: dict[str, Any] = {"cwd": ".", "environ": {}}  # as the agent has it
         if not self._remote:
             setup = {"cwd": _cwd(), "environ": _changed(self._environ, os.environ)}
-        setup |= {"threads": threads, "beside": beside, "pass_on": pass_on}
+        setup |= {"threads": threads, "beside": beside, "pass_on": pass_on, "slots": slots}
         frame = b"".join(wire.encode(0, Start(number, json.dumps(setup))))
         try:
             with theirs:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sleighexec.functions import GlobalValue
 from sleighexec.messages import Payload
+from sleighexec.resources import Needs
 from sleighexec.task import Task, WorkerInfo
 
 # A call that prepares a worker: ((function, *args), kwargs) pickled, and the globals it needs.
@@ -28,8 +29,14 @@ class Engine(Protocol):
             PoolBrokenError: It cannot have workers any more.
         """
 
-    def put_ranked(self, tasks: Sequence[Task], priority: int) -> None:
-        """As `put`, before all that wait with a lower priority; what `put` gets has 0."""
+    def put_ranked(self, tasks: Sequence[Task], priority: int, needs: Needs = ()) -> None:
+        """As `put`, before all that wait with a lower priority; what `put` gets has 0.
+
+        They run on workers that have what they need.
+
+        Raises:
+            UnsupportedOptionError: No worker can have that.
+        """
 
     def hold(self, task: Task) -> None:
         """This one will be put when what it waits for is there: do not end before.
@@ -38,7 +45,7 @@ class Engine(Protocol):
             RuntimeError, PoolBrokenError: As `put`.
         """
 
-    def put_held(self, task: Task, priority: int) -> None:
+    def put_held(self, task: Task, priority: int, needs: Needs = ()) -> None:
         """Put one that was held, also after `shutdown`, unless it has ended meanwhile."""
 
     def drop_held(self, task: Task, error: Callable[[], BaseException] | None = None) -> None:

@@ -19,6 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sleighexec import payload as pickling
@@ -27,7 +28,7 @@ from sleighexec.access import embedded
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import register, shut_down
-from sleighexec.engines.lines import Lines
+from sleighexec.engines.lines import Lines, divide, size
 from sleighexec.engines.outcomes import deliver
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
@@ -54,6 +55,7 @@ from sleighexec.messages import (
     Welcome,
 )
 from sleighexec.output import CAPTURE, PASS
+from sleighexec.resources import Needs
 from sleighexec.server import Connection, LocalConnection, Server
 from sleighexec.space import Loan, Space, Variable
 from sleighexec.task import Loss, Task, WorkerInfo
@@ -118,9 +120,7 @@ class BuiltinEngine:
         self._inner_threads, self._idle_timeout = inner_threads, idle_timeout
         self._capture_logging, self._output = capture_logging, output
         self._break_on_crash = on_crash == "break"
-        self.server = Server(
-            Space(divide=_divide, size=_size, choose=_choose), name=f"{name}-server"
-        )
+        self.server = Server(Space(divide=divide, size=size, choose=_choose), name=f"{name}-server")
         self.server.after_round = self._after_round
         self.server.on_time = self._on_time
         self.server.on_failure = self._fail
@@ -172,14 +172,17 @@ class BuiltinEngine:
             if self._lines.tasks.values and self._unmanned:
                 self._scale()
 
-    def put_ranked(self, tasks: Sequence[Task], priority: int) -> None:
+    def put_ranked(self, tasks: Sequence[Task], priority: int, needs: Needs = ()) -> None:
         with self.server.lock:
             self._check_open()
-            self._line_up(tasks, priority)
+            if needs and not self._fit(needs):
+                raise self._places.unfit(needs, self.max_workers)
+            if tasks:
+                self._line_up(tasks, priority, needs)
 
-    def _line_up(self, tasks: Sequence[Task], priority: int) -> None:
+    def _line_up(self, tasks: Sequence[Task], priority: int, needs: Needs) -> None:
         """Put tasks under the lock, even if no more are taken from outside."""
-        variable = self._lines.variable_of(priority)
+        variable = self._lines.variable_of(priority, needs)
         self.server.dispatch(self.server.space.put(variable, tasks))
         self._scale()
 
@@ -189,10 +192,10 @@ class BuiltinEngine:
             self._lines.held[task] = None
         self.server.start()
 
-    def put_held(self, task: Task, priority: int) -> None:
+    def put_held(self, task: Task, priority: int, needs: Needs = ()) -> None:
         with self.server.lock:
             if self._lines.held.pop(task, self) is None:
-                self._line_up((task,), priority)
+                self._line_up((task,), priority, needs)
 
     def drop_held(self, task: Task, error: Callable[[], BaseException] | None = None) -> None:
         with self.server.lock:
@@ -266,6 +269,10 @@ class BuiltinEngine:
         self.server.dispatch(self.server.space.serve(self._lines.tasks))
         self._scale()
         return []
+
+    def _fit(self, needs: Needs) -> bool:
+        """Whether there may be a worker that has this."""
+        return self._places.fit(needs, self.max_workers)
 
     def _is_idle(self) -> bool:
         return not (
@@ -366,6 +373,8 @@ class BuiltinEngine:
             return
         if self._lines.ranked:
             self._serve_ranked()
+            for needs, task in self._lines.unfit(self._fit):
+                self.server.defer(task.fail, partial(self._places.unfit, needs, self.max_workers))
         if self._start_at:
             if self._start_at > time.monotonic():
                 self.server.wake_by(self._start_at)
@@ -379,14 +388,9 @@ class BuiltinEngine:
             if rank not in taken and (rank < self.max_workers or self._lines.boxes[rank].values)
         ]
         if not everybody:
-            starting = sum(not w.ready for w in self._workers.values())
-            wanted = sum(
-                _size(value)
-                for variable in self._lines.shared()
-                for value in _first(variable.values, self.max_workers)
-            )
-            first = free[: max(wanted - starting, 0)]
-            free = [rank for rank in free if rank in first or self._lines.boxes[rank].values]
+            coming = [w.rank for w in self._workers.values() if not w.ready]
+            wanted = self._lines.wanted(free, coming, self._places.offer)
+            free = [rank for rank in free if rank in wanted or self._lines.boxes[rank].values]
         for rank in free:
             try:
                 self._start_worker(rank)
@@ -406,7 +410,8 @@ class BuiltinEngine:
         number = next(self._numbers)
         ranks = self._places.ranks(launcher)
         beside = max(sum(each < self.max_workers for each in ranks), 1)
-        ours = agent.start_worker(number, self._inner_threads, beside, pass_on=self._output == PASS)
+        slots, pass_on = self._places.slots(rank), self._output == PASS
+        ours = agent.start_worker(number, self._inner_threads, beside, slots, pass_on=pass_on)
         connection = self.server.connect(ours, self._hear_worker, self._lost_connection)
         host = self._places.host(rank, os.uname().nodename)
         worker = WorkerLink(number, rank, host, connection, self._functions)
@@ -530,7 +535,7 @@ class BuiltinEngine:
                 self._send_away(worker)
             return
         if self._lines.ranked:
-            message.variables = self._lines.order(worker.rank)
+            message.variables = self._lines.order(worker.rank, self._places.offer(worker.rank))
         self.server.apply(worker.connection, tag, message)
         if self._lines.tasks.fetchers and self._lines.tasks.values:
             self._serve_late()
@@ -540,12 +545,14 @@ class BuiltinEngine:
 
     def _serve_ranked(self) -> None:
         """Who waits for tasks has come before these: let him ask again."""
-        while self._lines.tasks.fetchers and self._lines.any_ranked():
-            waiter = self._lines.tasks.fetchers[0]
+        for waiter in tuple(self._lines.tasks.fetchers):
             connection: Any = waiter.client
-            self.server.space.leave_line(connection, self._lines.workspace)
-            waiter.request.variables = self._lines.order(connection.worker.rank)
-            self.server.apply(connection, waiter.tag, waiter.request)
+            rank = connection.worker.rank
+            offer = self._places.offer(rank)
+            if waiter.waiting and self._lines.any_for(offer):
+                self.server.space.leave_line(connection, self._lines.workspace)
+                waiter.request.variables = self._lines.order(rank, offer)
+                self.server.apply(connection, waiter.tag, waiter.request)
 
     def _welcome(
         self, connection: Connection, tag: int, worker: WorkerLink, calls: list[Prepared]
@@ -563,6 +570,7 @@ class BuiltinEngine:
             "space": self.server.identity,
             "workspaces": self.workspaces,
             "url": self._url,
+            "slots": self._places.slots(worker.rank),
             "capture": self._capture,
             "ship": getattr(self._places.launchers[worker.rank], "ship", None),
             "tell": self._output not in (PASS, CAPTURE),
@@ -584,7 +592,9 @@ class BuiltinEngine:
         tasks = values.values
         if type(tasks[0]) is Payload:
             return values
-        more = bool(self._lines.tasks.values) or self._lines.any_ranked()
+        more = bool(self._lines.tasks.values)
+        if not more and self._lines.ranked:
+            more = self._lines.any_for(self._places.offer(worker.rank))
         try:
             payload, sent, limited = worker.pack(tasks, more)
         except Exception as error:  # an error of ours costs these tasks, not a loop of new workers
@@ -905,23 +915,10 @@ class BuiltinEngine:
         self._ended.set()
 
 
-def _divide(value: Any, limit: int) -> tuple[Any, Any]:
-    return (value, None) if type(value) is Payload else value.begin(limit)
-
-
 def _choose(count: int) -> int:
     import random
 
     return random.randrange(count)
-
-
-def _size(value: Any) -> int:
-    size: int = 1 if type(value) is Payload else value.size()
-    return size
-
-
-def _first(values: Any, count: int) -> list[Any]:
-    return [values[i] for i in range(min(count, len(values)))]
 
 
 def _last_lines(text: str) -> str:

@@ -8,10 +8,11 @@ nothing is tried again that would fail in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sleighexec.errors import HostError, HostKeyError, LoginError
+from sleighexec.errors import HostError, HostKeyError, LoginError, UnsupportedOptionError
 from sleighexec.launchers.base import Launcher, RemoteLauncher
+from sleighexec.resources import Needs, Slots, offer_of, satisfies, shown, slots
 
 MAX_TRIES = 5  # in a row, to have an agent on a host again that had one
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds before such a try
@@ -39,6 +40,26 @@ class Places:
     def ranks(self, launcher: Launcher) -> list[int]:
         """The ranks of one launcher."""
         return [rank for rank, each in enumerate(self.launchers) if each == launcher]
+
+    def offer(self, rank: int) -> Mapping[str, int]:
+        """What the worker of a rank has."""
+        return offer_of(self.launchers[rank])
+
+    def slots(self, rank: int) -> Slots:
+        """Which of the things of its launcher these are."""
+        return slots(self.offer(rank), self.ranks(self.launchers[rank]).index(rank))
+
+    def fit(self, needs: Needs, count: int) -> bool:
+        """Whether one of the first `count` ranks may have what is needed."""
+        return any(rank < count and satisfies(self.offer(rank), needs) for rank in self.usable())
+
+    def unfit(self, needs: Needs, count: int) -> UnsupportedOptionError:
+        """The error of a call for which there is no such rank."""
+        offers = dict.fromkeys(shown(self.offer(rank)) for rank in self.usable() if rank < count)
+        text = f"no worker has {shown(needs)}: one has {' or '.join(offers)}"
+        for error in self.given_up.values():
+            text += f"; given up: {error}"
+        return UnsupportedOptionError(text)
 
     def usable(self) -> list[int]:
         """The ranks that may still have workers."""

@@ -17,6 +17,7 @@ from typing import Any
 from sleighexec.launchers import boot
 from sleighexec.launchers.base import Handle
 from sleighexec.launchers.link import TAIL, Link
+from sleighexec.resources import needs_of
 
 AGENT = "{agent}"
 PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
@@ -133,6 +134,7 @@ class Command:
         ship: Which modules of the caller workers may have that lack them: "auto", those outside
             of site-packages; or names of packages; or none.
         name: What messages call it; None: the command.
+        resources: What each of these workers has, such as `{"gpu": 1}`.
     """
 
     template: str | tuple[str, ...]
@@ -143,8 +145,10 @@ class Command:
     cwd: str | None = None
     ship: str | tuple[str, ...] = "auto"
     name: str | None = None
+    resources: Mapping[str, int] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        needs_of(self.resources)
         if not isinstance(self.template, str):
             object.__setattr__(self, "template", tuple(self.template))
         if not self.words():

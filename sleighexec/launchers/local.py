@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from sleighexec.launchers.base import Handle
+from sleighexec.resources import needs_of
 
 
 class _LocalHandle:
@@ -31,10 +33,15 @@ class Local:
     Attributes:
         workers: How many; None means as many as the executor's `max_workers` says.
         prefix: Words before the command of the agent, such as `("nice", "-n", "5")`.
+        resources: What each of these workers has, such as `{"gpu": 1}`.
     """
 
     workers: int | None = None
     prefix: tuple[str, ...] = ()
+    resources: Mapping[str, int] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        needs_of(self.resources)
 
     def launch(self, command: list[str], environ: dict[str, str]) -> Handle:
         ours, theirs = socket.socketpair()

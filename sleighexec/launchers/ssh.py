@@ -31,6 +31,7 @@ from sleighexec.launchers.command import pass_on
 from sleighexec.launchers.knownhosts import fingerprint, known
 from sleighexec.launchers.link import TAIL, Link
 from sleighexec.launchers.sshconfig import Route
+from sleighexec.resources import needs_of
 
 CONNECT_SECONDS = 5.0  # to reach a host; paramiko's own patience is 72 s without a cable
 BANNER_SECONDS = 5.0  # for its greeting
@@ -66,6 +67,7 @@ class SSH:
             of site-packages; or names of packages; or none.
         key: A file with a private key to log in with; None: those of the configuration.
         config: A file to be read in place of `~/.ssh/config`.
+        resources: What each of these workers has, such as `{"gpu": 1}`.
     """
 
     host: str
@@ -79,8 +81,10 @@ class SSH:
     ship: str | tuple[str, ...] = "auto"
     key: str | None = None
     config: str | None = None
+    resources: Mapping[str, int] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        needs_of(self.resources)
         sshconfig.split(self.host)
         self.opening()
 
