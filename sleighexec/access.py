@@ -97,9 +97,7 @@ class Access:
         if type(reply) is not Values:
             return None
         if self._connection.local and (type(request) is Find or reply.loan):
-            payload = reply.values[0]
-            buffers = [bytearray(buffer) for buffer in payload.buffers]
-            reply.values = (Payload(payload.head, buffers, payload.kind),)
+            reply.values = (self._copied(reply.values[0]),)
         return reply
 
     def wait(self, request: Fetch | Find) -> Values:
@@ -124,9 +122,16 @@ class Access:
             ValuePicklingError: It cannot be pickled.
         """
         try:
-            return pickling.value_payload(value)
+            payload = pickling.value_payload(value)
         except Exception as error:
             raise ValuePicklingError(variable, self.name, error) from error
+        return self._copied(payload) if self._connection.local else payload
+
+    def _copied(self, payload: Payload) -> Payload:
+        """A payload that nobody else writes to, nor sees what is written to it."""
+        connection: Any = self._connection
+        buffers = [connection.copy(buffer) for buffer in payload.buffers]
+        return Payload(payload.head, buffers, payload.kind, payload.summary)
 
     def value(self, reply: Values) -> Any:
         """The value in a reply, rebuilt.

@@ -32,6 +32,7 @@ from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.messages import Exited, KillCall, Payload, Signal, Start, Started, StopAgent, Watch
 from sleighexec.resources import visible
+from sleighexec.segments import reachable
 from sleighexec.task import KILLED, MEMORY, OOM, TIMEOUT
 from sleighexec.worker import Journal, Worker
 
@@ -382,7 +383,9 @@ def _begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal
         os.chdir(setup["cwd"])
     faulthandler.enable(file=2)
     faulthandler.register(DUMP, file=2)
-    return Worker(socket.socket(fileno=descriptor), journal)
+    memory = setup["memory"]
+    shared = memory[0] if memory is not None and reachable(*memory) else None
+    return Worker(socket.socket(fileno=descriptor), journal, shared)
 
 
 def _share_cpus(threads: int | None, beside: int) -> None:

@@ -37,6 +37,7 @@ class SocketConnection:
         self.space = ""  # the identity of an executor's space: of a worker's connection only
         self._interruptible = interruptible
         self._decoder = wire.Decoder()
+        self.put: wire.Put | None = None  # for big buffers, into shared memory
         self._sending = threading.Lock()  # one frame after the other
         self._state = threading.Condition(threading.Lock())  # guards all below
         self._reading = False
@@ -84,8 +85,12 @@ class SocketConnection:
         """Send a message without waiting; the tag to wait for its reply with."""
         if tag is None:
             tag = self.next_tag()
-        self.send(wire.encode(tag, message))
+        self.send(wire.encode(tag, message, self.put))
         return tag
+
+    def share_memory(self, put: wire.Put, locate: wire.Locate) -> None:
+        """From now on big buffers travel by memory that both sides share."""
+        self.put, self._decoder.locate = put, locate
 
     def next_tag(self) -> int:
         """A number for one request."""

@@ -19,7 +19,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sleighexec import payload as pickling
@@ -132,6 +132,7 @@ class FunctionTable:
         self._seen_path: list[str] = []  # the sys.path that it is made of
         self.forgotten: list[str] = []  # names of shared values that nobody needs any more
         self._more_path = list(more_path)
+        self.keep: Callable[[Any], Any] = bytes  # copies a buffer, for as long as it is needed
         self.apply = Definition(0, "apply", Payload(b""), (), ())  # built into every worker
         self._applies: dict[str, Definition] = {}
 
@@ -206,7 +207,9 @@ class FunctionTable:
         self, value: object, payload: Payload, needs: tuple[GlobalValue, ...]
     ) -> pickling.Shared:
         name = str(next(self._versions))
-        sent = SharedValue(pickling.SHARED, name, 1, pickling.snapshot(payload))
+        # What becomes of the value's own buffers later does not matter.
+        payload = Payload(payload.head, [self.keep(buffer) for buffer in payload.buffers])
+        sent = SharedValue(pickling.SHARED, name, 1, payload)
         weakref.finalize(sent, self.forgotten.append, name).atexit = False
         return pickling.Shared(value, (*needs, sent))
 

@@ -274,9 +274,11 @@ class Join(Message):
         host: str,
         system: str,  # "posix", as in os.name
         python: str,  # version
+        memory: bool = False,  # it can have segments (see segments.py) of ours
     ) -> None:
         self.pid, self.host = pid, host
         self.system, self.python = system, python
+        self.memory = memory
 
 
 class Welcome(Message):
@@ -321,6 +323,31 @@ class Need(Message):
 
     def __init__(self, module: str) -> None:
         self.module = module
+
+
+class Lease(Message):
+    """A worker wants a segment for a buffer of so many bytes; the reply: a Leased, or Nothing."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class Leased(Message):
+    """Where it is: a `segments.Place`."""
+
+    def __init__(self, place: tuple[int, ...]) -> None:
+        self.place = place
+
+
+class Release(Message):
+    """A worker has no buffers any more on the segments of these numbers."""
+
+    def __init__(
+        self,
+        sound: tuple[int, ...],
+        spoilt: tuple[int, ...] = (),  # a fork of it may still look at these
+    ) -> None:
+        self.sound, self.spoilt = sound, spoilt
 
 
 class Leave(Message):

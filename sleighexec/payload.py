@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sleighexec.errors import RemoteError
-from sleighexec.messages import BYTES, PICKLE, TEXT, Payload
+from sleighexec.messages import BYTES, TEXT, Payload
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,14 +69,17 @@ def loads(payload: Payload) -> Any:
 
 
 def value_payload(value: object) -> Payload:
-    """A workspace value: text and bytes as themselves, all else pickled; with its summary."""
+    """A workspace value: text and bytes as themselves, all else pickled; with its summary.
+
+    Its buffers are those of the value itself, not copies.
+    """
     if type(value) is str:
         return Payload(value.encode("utf-8", "surrogatepass"), (), TEXT, summary(value))
     if type(value) is bytes:
         return Payload(value, (), BYTES, summary(value))
     payload = dumps(value)
-    # The value is what it is now: what the caller does to its arrays later is not stored.
-    return Payload(payload.head, [bytearray(b) for b in payload.buffers], PICKLE, summary(value))
+    payload.summary = summary(value)
+    return payload
 
 
 def summary(value: object) -> str:
@@ -90,11 +93,6 @@ def summary(value: object) -> str:
             raise
         text = ""
     return f"{type(value).__name__}: {text}"[:SUMMARY]
-
-
-def snapshot(payload: Payload) -> Payload:
-    """A payload whose buffers are copies: what their owner does to them later does not matter."""
-    return Payload(payload.head, [bytes(buffer) for buffer in payload.buffers])
 
 
 def _dump(pickler_class: Callable[..., Any], value: object) -> Payload:

@@ -37,6 +37,7 @@ from sleighexec.messages import Abandon, Failed, Fetch, Reply, Request, Values
 from sleighexec.space import Effects, Space
 
 if TYPE_CHECKING:
+    from sleighexec.segments import Pool
     from sleighexec.session import Handshake
 
 HANDSHAKE_SECONDS = 5.0  # for all of it, not for each message
@@ -66,6 +67,7 @@ class Connection:
         self.closed = False
         self.on_closed: Callable[[Connection], None] | None = None
         self.pack: Callable[[Values], Reply] | None = None  # values of the process as payloads
+        self._put: wire.Put | None = None  # for big buffers, into shared memory
         self.number = next(server._connection_numbers)
 
     @property
@@ -77,6 +79,23 @@ class Connection:
     def deadline(self, deadline: float | None) -> None:
         self._deadline = deadline
         self.server._time(self)
+
+    def share_memory(self) -> None:
+        """From now on big buffers travel by segments of the server's, which the peer can reach."""
+        self._put, self.decoder.locate = self._put_in_segment, self._locate
+
+    def _put_in_segment(self, view: memoryview) -> bytes | None:
+        pool = self.server.pool()
+        place = pool.put(view, self.number) if pool is not None else None
+        return place.pack() if place is not None else None
+
+    def _locate(self, data: Any) -> memoryview:
+        from sleighexec.segments import unpack
+
+        pool = self.server.pool()
+        if pool is None:
+            raise ValueError("there are no segments")
+        return pool.adopt(unpack(data), self.number)
 
     def deliver(self, tag: int, reply: Reply) -> None:
         """Send a reply, or as much of it as the socket takes now."""
@@ -91,7 +110,7 @@ class Connection:
             self.waiting_replies.append((tag, message))
             return
         try:
-            pieces = wire.encode(tag, message)
+            pieces = wire.encode(tag, message, self._put)
         except ProtocolError as error:  # too large: tell instead of sending
             pieces = wire.encode(tag, Failed("limit", str(error)))
         self.send_bytes(pieces)
@@ -212,6 +231,8 @@ class Server:
         self.closing = False
         self._accept_again: float | None = None
         self._locals: weakref.WeakSet[LocalConnection] = weakref.WeakSet()
+        self.shares_memory = False  # with peers on this machine, where the system can
+        self._pool: Pool | None = None
         self.after_round: Callable[[], None] | None = None  # called under the lock
         self.on_time: Callable[[float], None] | None = None  # called under the lock; see wake_by
         self._wake_at: float | None = None
@@ -256,10 +277,21 @@ class Server:
         for thing in (self._selector, self._waker, self._wakened, self._spare):
             if thing is not None:
                 thing.close()
+        if self._pool is not None:
+            self._pool.forget()
 
     def in_loop(self) -> bool:
         """Whether the calling thread is the one that serves."""
         return threading.get_ident() == self._serving
+
+    def pool(self) -> Pool | None:
+        """The memory that this process shares with its peers; None: it cannot. Under the lock."""
+        if self._pool is None and self.shares_memory and not self.closing:
+            from sleighexec.segments import Pool
+
+            with contextlib.suppress(OSError, AttributeError):  # only Linux has such memory
+                self._pool = Pool()
+        return self._pool
 
     # ------------------------------------------------------------------ connections
 
@@ -607,6 +639,8 @@ class Server:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.socket)
         connection.socket.close()
+        if self._pool is not None:
+            self._pool.lost(connection.number)
         if connection.on_closed is not None:
             connection.on_closed(connection)
         else:
@@ -621,6 +655,8 @@ class Server:
             self._listeners.clear()
             if self._spare is not None:
                 self._spare.close()
+            if self._pool is not None:
+                self._pool.close()
             self._selector.close()
             self._waker.close()
             self._wakened.close()
@@ -764,6 +800,17 @@ class LocalConnection:
                 variable = space.variable(workspace, replies[0].variable)
                 effects = space.put_first(variable, replies[0].values, replies[0].index)
             self.server.dispatch(effects)
+
+    def copy(self, data: Any) -> Any:
+        """A buffer with the same bytes, to be stored here, or taken from here."""
+        view = memoryview(data).cast("B")
+        with self.server.lock:
+            pool = self.server.pool() if view.nbytes >= wire.SHARED else None
+            held = pool.hold(view.nbytes) if pool is not None else None
+        if held is None:
+            return bytearray(view)
+        held[:] = view
+        return held
 
     def close(self) -> None:
         """Leave: blocked calls end, and what was owned through this connection is deleted."""

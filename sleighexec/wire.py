@@ -7,6 +7,9 @@ A frame is
     head     JSON, at most 64 KiB; absent when every field has its usual value
     buffers  the bytes of payloads, never looked at
 
+A buffer whose size has the highest bit set is not the payload's itself: it says where that lies,
+in memory that both sides share (segments.py). Only those who have agreed on it take such frames.
+
 A message's one or two busiest numbers travel as `x` and `y`, its payloads as buffers and the rest
 as a JSON list, so that the frames of the straight path carry no JSON that changes, and nothing
 that is read here can run code. Every length is checked against a limit, and memory grows with the
@@ -34,6 +37,8 @@ MAX_DEPTH = 8  # lists in lists of a head; we need four
 MAX_FRAME = 2 * 1024**3  # bytes of all buffers of a frame
 SCRATCH = 64 * 1024  # bytes read at a time: a bigger bytes object is an mmap and a munmap each time
 JOIN = 16 * 1024  # bytes up to which a frame is copied together: cheaper than a scattered send
+SHARED = 64 * 1024  # bytes from which a buffer may lie in shared memory
+ELSEWHERE = 1 << 63  # in the size of one that does
 MAPPED = 2 * 1024 * 1024  # bytes from which a buffer is received into pages of its own
 
 Buffer = bytes | bytearray | memoryview
@@ -78,6 +83,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "tuple[str, ...]": lambda value: (
         type(value) is tuple and all(type(part) is str for part in value)
     ),
+    "tuple[int, ...]": lambda value: (
+        type(value) is tuple and all(type(part) is int for part in value)
+    ),
     "tuple[int, int] | None": lambda value: (
         value is None or (type(value) is tuple and [type(part) for part in value] == [int, int])
     ),
@@ -111,6 +119,8 @@ _form(16, m.Join, "pid")
 _form(17, m.Results)
 _form(18, m.SetupFailed)
 _form(19, m.Report)
+_form(20, m.Lease, "size")
+_form(21, m.Release)
 _form(24, m.Need)
 _form(32, m.Done)
 _form(33, m.Opened, "workspace")
@@ -120,6 +130,7 @@ _form(36, m.Failed)
 _form(37, m.Listing)
 _form(38, m.Welcome, "rank", "count")
 _form(39, m.Leave)
+_form(40, m.Leased)
 _form(64, m.Start, "worker")
 _form(65, m.Started, "worker", "pid")
 _form(66, m.Signal, "worker", "signal")
@@ -162,8 +173,16 @@ def _tuples(item: Any, depth: int = 0) -> Any:
     return tuple(_tuples(part, depth + 1) for part in item) if isinstance(item, list) else item
 
 
-def encode(tag: int, message: Message) -> list[Buffer]:
+# Where a buffer has been put in shared memory, in the form that a `Locate` reads; or None.
+Put = Callable[[memoryview], bytes | None]
+# The buffer that lies there. Raises ValueError or OSError if none does.
+Locate = Callable[[Any], Any]
+
+
+def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     """The frame of a message, in pieces for one scattered send.
+
+    `put` may take big buffers, if the peer finds them again.
 
     Raises:
         ProtocolError: The message does not fit into a frame; nothing of it may be sent.
@@ -201,10 +220,21 @@ def encode(tag: int, message: Message) -> list[Buffer]:
         raise ProtocolError(f"a number of a {form.cls.__name__} does not fit: {error}") from None
     if not buffers:
         return [header + head]
+    if put is not None and max(sizes) >= SHARED:
+        _put_elsewhere(buffers, sizes, put)
     start = b"".join((header, struct.pack(f"!{len(sizes)}Q", *sizes), head))
-    if sum(sizes) <= JOIN:
+    if sum(map(len, buffers)) <= JOIN:
         return [b"".join((start, *buffers))]
     return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
+
+
+def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
+    """Let `put` take what it wants of the big ones."""
+    for number, size in enumerate(sizes):
+        if size >= SHARED:
+            place = put(memoryview(buffers[number]).cast("B"))
+            if place is not None:
+                buffers[number], sizes[number] = place, ELSEWHERE | len(place)
 
 
 def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list[Any]) -> Message:
@@ -257,6 +287,7 @@ class Decoder:
 
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
         self._max_frame = max_frame
+        self.locate: Locate | None = None  # for buffers in shared memory; None: there are none
         self._scratch = memoryview(bytearray(SCRATCH))
         self._filled = 0
         self._large: _LargeFrame | None = None
@@ -292,7 +323,10 @@ class Decoder:
             need = 8 * n_buffers + head_size
             if n_buffers and need <= self._filled - position:
                 sizes = struct.unpack_from(f"!{n_buffers}Q", scratch, position)
-                need += self._checked(sum(sizes))
+                total = sum(sizes)
+                if total >= ELSEWHERE and self.locate is not None:
+                    total = sum(size & ~ELSEWHERE for size in sizes)
+                need += self._checked(total)
             if need > SCRATCH - HEADER.size:
                 self._large = _LargeFrame(form, flags, n_buffers, head_size, tag, x, y, self)
                 self._large.take(scratch[position : self._filled])
@@ -312,8 +346,13 @@ class Decoder:
                 position += head_size
                 buffers = []
                 for size in sizes:
-                    buffers.append(bytes(scratch[position : position + size]))
-                    position += size
+                    if size < ELSEWHERE:
+                        buffers.append(bytes(scratch[position : position + size]))
+                        position += size
+                    else:
+                        end = position + (size & ~ELSEWHERE)
+                        buffers.append(self._located(scratch[position:end]))
+                        position = end
             out.append((tag, _message(form, flags, x, y, head, buffers)))
             start = position
         left = self._filled - start
@@ -332,6 +371,13 @@ class Decoder:
             out += self.received(count)
             view = view[count:]
         return out
+
+    def _located(self, place: Any) -> Any:
+        assert self.locate is not None
+        try:
+            return self.locate(place)
+        except (OSError, ValueError, struct.error) as error:
+            raise ProtocolError(f"a buffer is not where it should be: {error}") from error
 
     def _checked(self, total: int) -> int:
         if total > self._max_frame:
@@ -359,6 +405,7 @@ class _LargeFrame:
         self._start: bytearray | None = bytearray(8 * n_buffers + head_size)
         self._head = b""
         self._sizes: list[int] = []
+        self._elsewhere: set[int] = set()  # positions of buffers that only say where they are
         self._buffers: list[Any] = []
         self._current: Any = self._start
         self.target = memoryview(self._start)
@@ -382,6 +429,9 @@ class _LargeFrame:
         if self._start is not None:
             split = 8 * self._n_buffers
             self._sizes = list(struct.unpack_from(f"!{self._n_buffers}Q", self._start))
+            if self._decoder.locate is not None:
+                self._elsewhere = {n for n, size in enumerate(self._sizes) if size >= ELSEWHERE}
+                self._sizes = [size & ~ELSEWHERE for size in self._sizes]
             self._decoder._checked(sum(self._sizes))
             self._head = bytes(self._start[split:])
             self._start = None
@@ -398,6 +448,8 @@ class _LargeFrame:
     def message(self) -> tuple[int, Message]:
         form, flags, tag, x, y = self._fields
         buffers = [memoryview(b) if isinstance(b, mmap.mmap) else b for b in self._buffers]
+        for number in self._elsewhere:
+            buffers[number] = self._decoder._located(buffers[number])
         return tag, _message(form, flags, x, y, self._head, buffers)
 
 

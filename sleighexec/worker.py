@@ -38,9 +38,12 @@ from sleighexec.messages import (
     Fetch,
     GiveBack,
     Join,
+    Lease,
+    Leased,
     Leave,
     Nothing,
     Payload,
+    Release,
     Report,
     Results,
     SetupFailed,
@@ -49,6 +52,7 @@ from sleighexec.messages import (
     Welcome,
 )
 from sleighexec.output import KEPT_LINES, SEND_AT, CallText, OnImport, Outbox, capture
+from sleighexec.segments import Place, Shelf, unpack
 from sleighexec.workspace import NetWorkSpace, NwsServer
 
 if TYPE_CHECKING:
@@ -150,9 +154,13 @@ class Journal:
 class Worker:
     """Runs calls until it is told to leave."""
 
-    def __init__(self, sock: socket.socket, journal: Journal) -> None:
+    def __init__(self, sock: socket.socket, journal: Journal, owner: int | None = None) -> None:
+        """`owner`: process id of the client, if we can reach its segments."""
         self._connection = SocketConnection(sock, "executor", interruptible=False)
         self._connection.on_message = self._told
+        self._shelf = None if owner is None else Shelf(owner)
+        if self._shelf is not None:
+            self._connection.share_memory(self._put, self._locate)
         self._journal, self._text = journal.memory, journal.text
         self._learned = Learned()
         self._groups: deque[_Group] = deque()  # what is lined up
@@ -187,7 +195,8 @@ class Worker:
         connection = self._connection
         try:
             python = ".".join(map(str, sys.version_info[:3]))
-            tag = connection.post(Join(os.getpid(), os.uname().nodename, os.name, python))
+            shares = self._shelf is not None
+            tag = connection.post(Join(os.getpid(), os.uname().nodename, os.name, python, shares))
             welcome = connection.wait(tag, self._told_to_leave)
             if not isinstance(welcome, Welcome) or not self._prepare(welcome):
                 return
@@ -272,6 +281,7 @@ class Worker:
         reply = self._wait(connection.post(self._fetch(1, None)))
         while type(reply) is Values:
             more = self._accept(reply)
+            reply = None  # it holds the buffers of its calls, which are to go with them
             several = sum(len(group.items) for group in self._groups) > 1
             if (several or (more and 0 < self._seconds < TICK)) and self._left is None:
                 # Short calls: ask for the next ones now, they arrive while these run.
@@ -326,7 +336,9 @@ class Worker:
 
     def _accept(self, batch: Values) -> bool:
         """Learn what came along with a batch, and line up its calls; whether more are to come."""
-        news, groups, more = pickling.loads(batch.values[0])
+        news, groups, more, grants = pickling.loads(batch.values[0])
+        if grants:
+            self._grant(grants)
         self._news.append(news)
         while self._news:
             self._learned.learn(self._news.popleft())
@@ -477,6 +489,8 @@ class Worker:
                     sys.stderr.flush()
                 data = self._journal[HEAD + self._sent : HEAD + end]
                 pieces += wire.encode(ONE_WAY, Results((Payload(data),)))
+            if self._shelf is not None and self._shelf.back:
+                pieces += wire.encode(ONE_WAY, Release(*map(tuple, self._shelf.give_back())))
             if then is not None:
                 tag = self._connection.next_tag()
                 pieces += wire.encode(tag, then)
@@ -501,6 +515,28 @@ class Worker:
         """Send one result that is too large for the journal, after those before it."""
         self._empty_journal()
         self._connection.post(Results((payload,)), ONE_WAY)
+
+    # ------------------------------------------------------------------ shared memory
+
+    def _locate(self, data: Any) -> memoryview:
+        assert self._shelf is not None
+        return self._shelf.buffer(unpack(data))
+
+    def _grant(self, places: list[tuple[int, ...]]) -> None:
+        if self._shelf is not None:
+            self._shelf.grant(Place(*place) for place in places)
+
+    def _put(self, view: memoryview) -> bytes | None:
+        """Put a buffer on its way to the client into a segment; None: there is none for it."""
+        assert self._shelf is not None
+        place = self._shelf.find(view.nbytes)
+        if place is None:
+            reply: Any = self._connection.wait(self._connection.post(Lease(view.nbytes)))
+            if type(reply) is not Leased:
+                return None
+            place = Place(*reply.place)._replace(size=view.nbytes)
+        self._shelf.put(view, place)
+        return place.pack()
 
     # ------------------------------------------------------------------ what tasks print
 
@@ -570,7 +606,8 @@ class Worker:
                 if batch is not None:
                     self._prefetch = 0
             if type(batch) is Values:
-                news, groups, _ = pickling.loads(batch.values[0])
+                news, groups, _, grants = pickling.loads(batch.values[0])
+                self._grant(grants)
                 self._news.append(news)
                 self._return({batch.loan: sum(len(items) for *_, items in groups)})
             if lined_up and not self._prefetch:

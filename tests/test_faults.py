@@ -454,7 +454,9 @@ AGENT_IN_BAD_ORDER = """
     selectors.DefaultSelector = EndFirst
     ours, theirs = socket.socketpair()
     agent = Agent(theirs, os.getppid())
-    setup = json.dumps({"cwd": "/", "environ": {}, "threads": 0, "beside": 1, "pass_on": True})
+    setup = {"cwd": "/", "environ": {}, "threads": 0, "beside": 1, "memory": None, "pass_on": True}
+    setup["slots"] = {}
+    setup = json.dumps(setup)
     frame = b"".join(wire.encode(0, Start(1, setup))) + b"".join(wire.encode(0, StopAgent()))
     rights = array.array("i", [socket.socketpair()[0].detach()])
     ours.sendmsg([frame], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])

@@ -29,6 +29,7 @@ LADDER = [
     "scripting",
     "task",
     "address",
+    "segments",
     "client",
     "dial",
     "files",

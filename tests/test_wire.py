@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import struct
@@ -46,6 +47,9 @@ FIELDS = {  # what a field of this name or this type may hold
     "timeout": TIMEOUTS,
     "after": AFTER,
     "lost_to": st.none() | TEXTS,
+    "place": st.lists(UNSIGNED, max_size=6).map(tuple),
+    "sound": st.lists(UNSIGNED, max_size=3).map(tuple),
+    "spoilt": st.lists(UNSIGNED, max_size=3).map(tuple),
     "keep": st.none() | st.integers(1, 2**40),
     "status": st.integers(-64, 255),
     "rows": st.lists(st.tuples(TEXTS, st.integers(), st.booleans(), NAMES), max_size=4),
@@ -158,6 +162,7 @@ def test_messages_are_equal_if_all_their_fields_are():
 def test_every_message_has_a_form():
     requests = set(m.Request.__args__) | set(m.Reply.__args__)
     others = {m.Join, m.Welcome, m.Results, m.SetupFailed, m.Leave, m.Need, m.Report}
+    others |= {m.Lease, m.Leased, m.Release}
     agents = {m.Start, m.Started, m.Signal, m.KillCall, m.Exited, m.StopAgent, m.Watch}
     assert set(CLASSES) == requests | others | agents
 
@@ -185,7 +190,8 @@ def test_a_message_of_usual_fields_comes_back_as_it_was(cls):
     usual = {"int": 1, "bool": True, "float": 0.5}
     required = {name: kind for name, (kind, default) in cls.fields().items() if default is REQUIRED}
     given_ = {name: usual.get(kind, "x") for name, kind in required.items()}
-    given_.update({name: () for name in ("values", "variables", "rows") if name in given_})
+    rows = ("values", "variables", "rows", "place", "sound")
+    given_.update({name: () for name in rows if name in given_})
     message = cls(**given_)
     [(_, its)] = decode(frame(1, message))
     assert plain(its) == plain(message)
@@ -579,3 +585,60 @@ def test_other_languages_are_refused_at_once():
     ):
         with pytest.raises(ProtocolError):
             decode(text)
+
+
+# ------------------------------------------------------------------ buffers that lie elsewhere
+
+
+class Elsewhere:
+    """Keeps big buffers; they are found again by their number."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+
+    def put(self, view: memoryview) -> bytes | None:
+        if bytes(view[:1]) == b"-":  # this one is not wanted
+            return None
+        self.kept.append(bytes(view))
+        return b"%d" % (len(self.kept) - 1)
+
+    def locate(self, place: object) -> bytes:
+        return self.kept[int(bytes(place))]  # type: ignore[call-overload]
+
+
+BIG = [b"a" * wire.SHARED, b"-" * wire.SHARED, b"small", b"c" * (wire.SHARED + 1)]
+
+
+@pytest.mark.parametrize("sizes", [[10**9], [1], [7, 64]], ids=str)
+@pytest.mark.parametrize("buffers", [BIG[:1], BIG[2:], BIG, BIG[::-1]])
+def test_big_buffers_may_lie_elsewhere(buffers, sizes):
+    elsewhere, decoder = Elsewhere(), Decoder()
+    decoder.locate = elsewhere.locate
+    message = m.Values((Payload(buffers[0], buffers[1:]),), 7)
+    data = b"".join(encode(3, message, elsewhere.put)) + frame(4, m.Done())
+    assert elsewhere.kept == [b for b in buffers if len(b) >= wire.SHARED and b[:1] != b"-"]
+    out, view = [], memoryview(data)
+    for size in itertools.cycle(sizes):
+        out += decoder.feed(view[:size])
+        view = view[size:]
+        if not view:
+            break
+    assert plain(out) == plain([(3, message), (4, m.Done())])
+
+
+def test_who_has_agreed_on_no_place_takes_no_buffer_from_there():
+    data = b"".join(encode(1, m.Results((Payload(BIG[0]),)), Elsewhere().put))
+    with pytest.raises(ProtocolError, match="larger than"):
+        decode(data)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError("gone")])
+def test_a_buffer_that_is_not_where_it_should_be_ends_the_connection(error):
+    def locate(place: object) -> object:
+        raise error
+
+    decoder = Decoder()
+    decoder.locate = locate
+    data = b"".join(encode(1, m.Results((Payload(BIG[0]),)), Elsewhere().put))
+    with pytest.raises(ProtocolError, match="not where it should be"):
+        decode(data, decoder)

@@ -19,7 +19,6 @@ from sleighexec import wire
 from sleighexec.errors import HostError
 from sleighexec.launchers.base import Handle, Launcher, RemoteLauncher
 from sleighexec.messages import KillCall, Signal, Start, StopAgent, Watch
-from sleighexec.resources import Slots
 from sleighexec.server import Connection, Server
 
 LAUNCH_SECONDS = 60.0  # for a launched agent to answer
@@ -83,20 +82,18 @@ class AgentLink:
         """Whether it has never answered."""
         return self._connection.deadline is not None
 
-    def start_worker(
-        self, number: int, threads: int | None, beside: int, slots: Slots, *, pass_on: bool
-    ) -> socket.socket:
+    def start_worker(self, number: int, setup: dict[str, Any]) -> socket.socket:
         """Have it start a worker; our end of that worker's connection.
 
-        `threads`: for numerical libraries; None: its part of the CPUs, as one of `beside` workers.
-        `slots`: of what it has.
-        `pass_on`: what it writes to stdout and stderr, to ours.
+        `setup`: "threads" for numerical libraries (None: its part of the CPUs, as one "beside" so
+        many); "slots" of what it has; "memory" that it may share, by `segments.Pool.probe`; whether
+        to "pass_on" what it writes to stdout and stderr, to ours.
         """
         ours, theirs = socket.socketpair()
-        setup: dict[str, Any] = {"cwd": ".", "environ": {}}  # as the agent has it
+        whereabouts: dict[str, Any] = {"cwd": ".", "environ": {}}  # as the agent has it
         if not self._remote:
-            setup = {"cwd": _cwd(), "environ": _changed(self._environ, os.environ)}
-        setup |= {"threads": threads, "beside": beside, "pass_on": pass_on, "slots": slots}
+            whereabouts = {"cwd": _cwd(), "environ": _changed(self._environ, os.environ)}
+        setup = whereabouts | setup
         frame = b"".join(wire.encode(0, Start(number, json.dumps(setup))))
         try:
             with theirs:

@@ -41,12 +41,15 @@ from sleighexec.messages import (
     Fetch,
     GiveBack,
     Join,
+    Lease,
+    Leased,
     Leave,
     Need,
     Nothing,
     Open,
     Opened,
     Payload,
+    Release,
     Report,
     Results,
     SetupFailed,
@@ -125,6 +128,8 @@ class BuiltinEngine:
         self.server.on_time = self._on_time
         self.server.on_failure = self._fail
         self.server.idle = self._is_idle
+        self.server.shares_memory = any(_shares_memory(launcher) for launcher in launchers)
+        functions.keep = self._keep
         self.connection = LocalConnection(self.server)
         embedded[self.connection.space] = self.connection
         space = self.server.space
@@ -410,8 +415,15 @@ class BuiltinEngine:
         number = next(self._numbers)
         ranks = self._places.ranks(launcher)
         beside = max(sum(each < self.max_workers for each in ranks), 1)
-        slots, pass_on = self._places.slots(rank), self._output == PASS
-        ours = agent.start_worker(number, self._inner_threads, beside, slots, pass_on=pass_on)
+        pool = self.server.pool() if _shares_memory(launcher) else None
+        setup = {
+            "threads": self._inner_threads,
+            "beside": beside,
+            "slots": self._places.slots(rank),
+            "memory": None if pool is None else pool.probe(),
+            "pass_on": self._output == PASS,
+        }
+        ours = agent.start_worker(number, setup)
         connection = self.server.connect(ours, self._hear_worker, self._lost_connection)
         host = self._places.host(rank, os.uname().nodename)
         worker = WorkerLink(number, rank, host, connection, self._functions)
@@ -501,18 +513,39 @@ class BuiltinEngine:
         elif kind is Join:
             worker.pid, worker.host = message.pid, message.host
             worker.system, worker.python = message.system, message.python
+            if message.memory:
+                connection.share_memory()
             box = self._lines.boxes[worker.rank]
             calls = [s.prepared for s in self._sticky if not s.waits_in(box)]
             self.server.defer(self._welcome, connection, tag, worker, calls)
         elif kind is SetupFailed:
             error, _ = pickling.loads_error(message.values[0].head)
             self._break("the initializer or a sticky call failed in a worker", error)
+        elif kind is Lease or kind is Release:
+            self._share(connection, tag, message)
         elif kind is Need:
             launcher = self._places.launchers[worker.rank]
             if isinstance(launcher, RemoteLauncher):
                 self.server.defer(self._ship, connection, tag, message.module, launcher.ship)
         else:
             self.server.apply(connection, tag, message)
+
+    def _keep(self, buffer: Any) -> Any:
+        """A copy of a buffer that many calls will have: workers here see it where it is."""
+        with self.server.lock:
+            pool = self.server.pool()
+            kept = pool.keep(buffer) if pool is not None else None
+        return bytes(buffer) if kept is None else kept
+
+    def _share(self, connection: Connection, tag: int, message: Lease | Release) -> None:
+        """A worker wants a segment, or has no use for some any more."""
+        pool = self.server.pool()
+        if type(message) is Release and pool is not None:
+            pool.give_back(message.sound, connection.number)
+            pool.give_back(message.spoilt, connection.number, spoilt=True)
+        elif type(message) is Lease:
+            place = pool.lend(message.size, connection.number) if pool is not None else None
+            connection.send(tag, Nothing() if place is None else Leased(tuple(place)))
 
     def _ship(self, connection: Connection, tag: int, module: str, ship: Any) -> None:
         """Send a worker the source of a module, or why not. Without the lock: it reads files."""
@@ -596,7 +629,7 @@ class BuiltinEngine:
         if not more and self._lines.ranked:
             more = self._lines.any_for(self._places.offer(worker.rank))
         try:
-            payload, sent, limited = worker.pack(tasks, more)
+            payload, sent, limited = worker.pack(tasks, more, self._grants(worker))
         except Exception as error:  # an error of ours costs these tasks, not a loop of new workers
             log.exception("sleighexec: tasks could not be sent")
             text = f"the task could not be sent: {error!r}"
@@ -611,6 +644,11 @@ class BuiltinEngine:
             if (agent := self._agent_of(worker)) is not None:
                 agent.watch(limits)
         return Values((payload,), values.loan)
+
+    def _grants(self, worker: WorkerLink) -> Sequence[tuple[int, ...]]:
+        """Segments for the next big results of a worker, if it has had such."""
+        pool = self.server._pool
+        return pool.grants(worker.connection.number) if pool is not None else []
 
     def _answered(self, worker: WorkerLink, payload: Payload) -> None:
         done, settled = worker.read(payload, self._loans(worker))
@@ -913,6 +951,10 @@ class BuiltinEngine:
         if not self.server.started:
             self.server.close()
         self._ended.set()
+
+
+def _shares_memory(launcher: Launcher) -> bool:
+    return bool(getattr(launcher, "shared_memory", False))
 
 
 def _choose(count: int) -> int:

@@ -43,12 +43,12 @@ class WorkerLink:
         return self.rank, self.pid, self.host
 
     def pack(
-        self, tasks: Sequence[Task], more: bool
+        self, tasks: Sequence[Task], more: bool, grants: Sequence[Any] = ()
     ) -> tuple[Payload, int, set[tuple[float, int]]]:
         """As many of the first tasks as make a batch that is not too big: one payload of them.
 
-        `more`: whether others wait behind these. Returns also how many tasks are in it, and the
-        limits that its calls have.
+        `more`: whether others wait behind these. `grants`: segments for its results. Returns also
+        how many tasks are in it, and the limits that its calls have.
 
         Raises:
             ValueError: With the globals that it needs it is larger than a frame may be.
@@ -81,7 +81,7 @@ class WorkerLink:
             else:
                 kind = definition.key, call.form, places, limits
                 groups.append((*kind, list(items)))
-        payload = pickling.pack((news, groups, more))
+        payload = pickling.pack((news, groups, more, [tuple(place) for place in grants]))
         if payload.size_bytes > wire.MAX_FRAME:
             raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return payload, sent, limited

@@ -34,6 +34,8 @@ class Local:
         workers: How many; None means as many as the executor's `max_workers` says.
         prefix: Words before the command of the agent, such as `("nice", "-n", "5")`.
         resources: What each of these workers has, such as `{"gpu": 1}`.
+        shared_memory: Whether big buffers travel by memory that workers share with this process,
+            where the system has it, instead of through sockets.
     """
 
     workers: int | None = None
@@ -42,6 +44,8 @@ class Local:
 
     def __post_init__(self) -> None:
         needs_of(self.resources)
+
+    shared_memory: bool = True
 
     def launch(self, command: list[str], environ: dict[str, str]) -> Handle:
         ours, theirs = socket.socketpair()
