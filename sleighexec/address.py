@@ -1,11 +1,13 @@
-"""Where a workspace server is, and with which key: URLs and connection files.
+"""Where a server is, and with which key: URLs and connection files.
 
     sleigh://127.0.0.1:8765          loopback TCP
     sleigh+unix:///run/…/server.sock a Unix socket in a directory of the user's own
+    sleigh+tls://hippo:8765          TCP with TLS
 
 A server writes a connection file that only its user can read (mode 0600, in a directory of mode
-0700); clients of the same user find the key there by the URL. The key is in no argument list, no
-environment variable, no log and no repr.
+0700); clients of the same user find the key there by the URL. Users of another machine copy it, or
+name a copy in place of the URL. The key is in no argument list, no environment variable, no log
+and no repr.
 """
 
 from __future__ import annotations
@@ -14,28 +16,66 @@ import contextlib
 import json
 import os
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from sleighexec.errors import AuthenticationError, ConnectError
 from sleighexec.messages import DEFAULT_PORT
+from sleighexec.session import ROLE_NAMES, Handshake, role_key
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+UNIX, TCP, TLS = "sleigh+unix", "sleigh", "sleigh+tls"  # schemes
 
 
 @dataclass(frozen=True)
 class Address:
-    """A server's URL and key."""
+    """A server's URL and key.
+
+    Attributes:
+        fingerprint: The SHA-256 of its certificate; empty where there is no TLS.
+        role: The only one that the key is for; None: it is the server's own, for all of them.
+    """
 
     url: str
     key: bytes = field(repr=False)
+    fingerprint: bytes = b""
+    role: int | None = None
 
     @property
     def binding(self) -> bytes:
         """What the handshake is bound to, so that it cannot be relayed over another channel."""
         parts = urlsplit(self.url)
-        return b"unix" if parts.scheme == "sleigh+unix" else f"tcp {parts.port}".encode()
+        if parts.scheme == TLS:
+            return b"tls " + self.fingerprint
+        return b"unix" if parts.scheme == UNIX else f"tcp {parts.port}".encode()
+
+    def parts(self) -> tuple[str, bytes, bytes, int | None]:
+        """Of what it is to be made again in another process."""
+        return self.url, self.key, self.fingerprint, self.role
+
+    def handshake(self, role: int) -> Handshake:
+        """The half of one who wants to have this role."""
+        if self.role not in (role, None):
+            raise AuthenticationError(f"this key of {self.url} is not for a {ROLE_NAMES[role]}")
+        only_role = self.role is not None
+        return Handshake(self.key, self.binding, role=role, only_role=only_role)
+
+    def only_for(self, role: int) -> Address:
+        """The same server, for those who are to have this role and no other."""
+        if self.role is not None:
+            return self
+        return Address(self.url, role_key(self.key, role), self.fingerprint, role)
+
+
+_known: dict[str, Address] = {}  # what this process was told, beside the files
+
+
+def remember(address: Address) -> None:
+    """Have `find` know this address, of which there is no file on this machine."""
+    _known[address.url] = address
 
 
 def run_directory() -> Path:
@@ -60,42 +100,79 @@ def run_directory() -> Path:
 def connection_file(url: str) -> Path:
     """Where the connection file of the server with this URL is, or is to be."""
     parts = urlsplit(url)
-    if parts.scheme == "sleigh+unix":
+    if parts.scheme == UNIX:
         return Path(parts.path).with_suffix(".json")
     host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
     return run_directory() / f"{host}_{parts.port or DEFAULT_PORT}.json"
 
 
-def save(address: Address) -> Path:
-    """Write the connection file of a server, readable by its user only; its path."""
+def save(address: Address, roles: tuple[int, ...] = ()) -> Path:
+    """Write the connection file of a server, readable by its user only; its path.
+
+    `roles`: those whose keys are in it; none: the key for all of them.
+    """
     path = connection_file(address.url)
+    content: dict[str, Any] = {"url": address.url, "pid": os.getpid()}
+    if address.fingerprint:
+        content["certificate"] = address.fingerprint.hex()
+    if roles:
+        content["keys"] = {ROLE_NAMES[r]: role_key(address.key, r).hex() for r in roles}
+    else:
+        content["key"] = address.key.hex()
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({"url": address.url, "key": address.key.hex(), "pid": os.getpid()}, file)
+        json.dump(content, file)
     return path
 
 
-def find(url: str) -> Address:
-    """The address of a running server of this user.
+def find(url: str, role: int | None = None) -> Address:
+    """The address of a running server of this user, by its URL or connection file.
 
     Raises:
         ConnectError: There is no connection file, so there is no such server.
-        AuthenticationError: Others can read the connection file.
+        AuthenticationError: Others can read the connection file; or it has no key for this role.
     """
-    path = connection_file(url)
+    if url in _known:
+        return _known[url]
+    named = "://" not in url
+    path = Path(url) if named else connection_file(url)
     try:
         _only_ours(path, "connection file")
-        content = json.loads(path.read_text())
-        return Address(url, bytes.fromhex(content["key"]))
+        text = path.read_text()
     except FileNotFoundError:
+        missing = path if named else path.name
         raise ConnectError(
-            f"no workspace server of this user at {url} (there is no {path.name}): "
+            f"no workspace server of this user at {url} (there is no {missing}): "
             "start one with `sleighexec server`"
         ) from None
-    except (ValueError, KeyError) as error:
-        raise ConnectError(f"{path} is no connection file: {error}") from None
+    return parse(text, str(path), None if named else url, role)
+
+
+def parse(text: str, name: str, url: str | None = None, role: int | None = None) -> Address:
+    """The address in the text of a connection file.
+
+    Args:
+        name: What messages call it.
+        url: Its server's, if that is known.
+        role: See `find`.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads(text)
+        url = str(content["url"]) if url is None else url
+        fingerprint = bytes.fromhex(content.get("certificate", ""))
+        if "key" in content:
+            return Address(url, bytes.fromhex(content["key"]), fingerprint)
+        keys = {known: bytes.fromhex(key) for known, key in content["keys"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConnectError(f"{name} is no connection file: {error}") from None
+    wanted = ROLE_NAMES.get(role or 0, "client")
+    if role is None or wanted not in keys:
+        raise AuthenticationError(
+            f"{name} has keys for these only: {', '.join(keys)}; not for a {wanted}"
+        )
+    return Address(url, keys[wanted], fingerprint, role)
 
 
 def _only_ours(path: Path, what: str) -> None:

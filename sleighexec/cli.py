@@ -1,4 +1,4 @@
-"""The command line: `sleighexec server`, `sleighexec ws …`; also `python -m sleighexec`."""
+"""The command line: `sleighexec server`, `status`, `ws …`; also `python -m sleighexec`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import threading
 from typing import Any
 
 from sleighexec import __version__
+from sleighexec.access import ask
 from sleighexec.errors import SleighError
+from sleighexec.messages import Status, Values
+from sleighexec.session import MONITOR
 from sleighexec.standalone import WorkspaceServer
 from sleighexec.workspace import DICT, NetWorkSpace, NwsServer
 
@@ -27,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "--bind",
         default="unix",
         metavar="WHERE",
-        help="unix (default), the path of a Unix socket, or a loopback HOST:PORT",
+        help="unix (default), the path of a Unix socket, or HOST:PORT",
     )
     server.add_argument("--json", action="store_true", help="print the URL as JSON")
     server.add_argument(
@@ -36,6 +39,10 @@ def parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--max-connections", type=int, metavar="N", help="of clients (default: 10000)"
     )
+
+    status = commands.add_parser("status", help="say how a server or executor is")
+    status.add_argument("where", nargs="?", default="unix", metavar="URL-OR-FILE")
+    status.add_argument("--json", action="store_true", help="print for a program to read")
 
     ws = commands.add_parser("ws", help="look into the workspaces of a server")
     ws.add_argument("--url", help="of the server; default: the Unix socket of this user")
@@ -63,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; its exit status."""
     options = parser().parse_args(arguments)
     try:
-        return _server(options) if options.command == "server" else _workspace(options)
+        return _COMMANDS[options.command](options)
     except (SleighError, OSError, ValueError) as error:
         print(f"sleighexec: {error}", file=sys.stderr)
         return 1
@@ -80,6 +87,27 @@ def _server(options: argparse.Namespace) -> int:
         text = json.dumps({"url": server.url}) if options.json else f"serving at {server.url}"
         print(text, flush=True)
         stop.wait()
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from sleighexec.dial import connect
+
+    connection = connect(options.where, MONITOR)
+    try:
+        reply = ask(connection, Status())
+    finally:
+        connection.close()
+    assert isinstance(reply, Values)
+    facts = json.loads(bytes(reply.values[0].head))
+    if options.json:
+        print(json.dumps(facts))
+        return 0
+    rows = facts.pop("workers", [])
+    for name, fact in facts.items():
+        print(f"{name.replace('_', ' ')}: {fact}")
+    for row in rows:
+        print("worker " + " ".join(f"{name}={fact}" for name, fact in row.items()))
     return 0
 
 
@@ -117,3 +145,6 @@ def _literal(text: str) -> object:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+_COMMANDS = {"server": _server, "status": _status, "ws": _workspace}

@@ -30,10 +30,11 @@ class SocketConnection:
 
     local = False
 
-    def __init__(self, sock: socket.socket, name: str = "", *, interruptible: bool = True) -> None:
+    def __init__(self, sock: Any, name: str = "", *, interruptible: bool = True) -> None:
         """`interruptible`: a signal handler may raise in a thread that waits here."""
         sock.setblocking(True)
         self._socket, self._name = sock, name
+        self._pending = getattr(sock, "pending", None)  # bytes of which no select tells
         self.space = ""  # the identity of an executor's space: of a worker's connection only
         self._interruptible = interruptible
         self._decoder = wire.Decoder()
@@ -162,7 +163,8 @@ class SocketConnection:
         self._read_as_leader(seconds)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        descriptor: int = self._socket.fileno()
+        return descriptor
 
     def close(self) -> None:
         """Leave; blocked calls of other threads end with ConnectionLostError."""
@@ -175,9 +177,7 @@ class SocketConnection:
         messages: list[tuple[int, Any]] = []
         try:
             # A Ctrl-C is to come while nothing has been read yet.
-            if (self._interruptible or seconds is not None) and not select.select(
-                [self._socket], [], [], seconds
-            )[0]:
+            if (self._interruptible or seconds is not None) and not self._is_there(seconds):
                 return
             count = self._socket.recv_into(self._decoder.buffer())
             if count == 0:
@@ -191,6 +191,12 @@ class SocketConnection:
                 for tag, message in messages:
                     self._file(tag, message)
                 self._state.notify_all()
+
+    def _is_there(self, seconds: float | None) -> bool:
+        """Wait until something can be read; False: it was not in time."""
+        if self._pending is not None and self._pending():
+            return True
+        return bool(select.select([self._socket], [], [], seconds)[0])
 
     def _file(self, tag: int, message: Any) -> None:
         if tag == ONE_WAY:

@@ -3,61 +3,82 @@
 from __future__ import annotations
 
 import socket
-from urllib.parse import SplitResult, urlsplit
+import time
+from typing import Any
+from urllib.parse import urlsplit
 
-from sleighexec.address import Address, find, run_directory
+from sleighexec.address import TCP, TLS, UNIX, Address, find, remember, run_directory
 from sleighexec.client import SocketConnection
 from sleighexec.errors import ConnectError, ProtocolError
 from sleighexec.messages import DEFAULT_PORT
-from sleighexec.session import CLIENT, Handshake
+from sleighexec.session import CLIENT
 
 CONNECT_SECONDS = 5.0  # for reaching a server and showing it the key
 
 
-def connect(url: str) -> SocketConnection:
-    """A connection to the workspace server of this user at `url` ("unix": its Unix socket).
+def connect(url: str, role: int = CLIENT) -> SocketConnection:
+    """A connection to the server of this user at `url`, or with this connection file.
+
+    "unix" is that at the Unix socket of this user.
 
     Raises:
         AuthenticationError: One side does not hold the other's key.
         ConnectError: Nobody listens there, or it hung up.
     """
     if url == "unix":
-        url = f"sleigh+unix://{run_directory() / 'server.sock'}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("sleigh", "sleigh+unix"):
-        raise ValueError(f"a server's URL begins with sleigh:// or sleigh+unix://, not {url!r}")
-    address = find(url)
-    sock = socket.socket(_family(parts), socket.SOCK_STREAM)
+        url = f"{UNIX}://{run_directory() / 'server.sock'}"
+    if "://" in url and urlsplit(url).scheme not in (UNIX, TCP, TLS):
+        raise ValueError(f"a server's URL begins with {TCP}://, {UNIX}:// or {TLS}://, not {url!r}")
+    address = find(url, role)
+    sock, _ = reach(address, address.role or role)
+    if "://" not in url and role == CLIENT:
+        remember(address)  # found again by its URL, as by what is unpickled here
+    return SocketConnection(sock, address.url)
+
+
+def reach(address: Address, role: int) -> tuple[Any, bytes]:
+    """A socket to a server that knows that we may have this role, and what it said after that.
+
+    Raises:
+        AuthenticationError: One side does not hold the other's key.
+        ConnectError: Nobody listens there, or it hung up.
+    """
+    url, parts = address.url, urlsplit(address.url)
+    deadline = time.monotonic() + CONNECT_SECONDS
+    sock: Any = None
     try:
-        sock.settimeout(CONNECT_SECONDS)
-        if parts.scheme == "sleigh+unix":
+        if parts.scheme == UNIX:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(CONNECT_SECONDS)
             sock.connect(parts.path)
         else:
-            sock.connect((parts.hostname, parts.port or DEFAULT_PORT))
+            where = parts.hostname, parts.port or DEFAULT_PORT
+            sock = socket.create_connection(where, CONNECT_SECONDS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _shake_hands(sock, address, url)
+        if parts.scheme == TLS:
+            from sleighexec import tls
+
+            tls.notice_silence(sock)
+            sock = tls.reach(sock, address.fingerprint, CONNECT_SECONDS)
+        sock.settimeout(max(0.1, deadline - time.monotonic()))
+        return sock, _shake_hands(sock, address, url, role)
     except (OSError, ProtocolError) as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         if isinstance(error, ConnectError):
             raise
         raise ConnectError(
             f"no workspace server answers at {url} ({error}): start one with `sleighexec server`"
         ) from error
     except BaseException:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise
-    return SocketConnection(sock, url)
 
 
-def _family(parts: SplitResult) -> int:
-    if parts.scheme == "sleigh+unix":
-        return socket.AF_UNIX
-    return socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
-
-
-def _shake_hands(sock: socket.socket, address: Address, url: str) -> None:
+def _shake_hands(sock: Any, address: Address, url: str, role: int = CLIENT) -> bytes:
     """Both sides show that they hold the key, before anything else is sent."""
-    handshake = Handshake(address.key, address.binding, role=CLIENT)
+    handshake = address.handshake(role)
     while not handshake.ready:
         data = sock.recv(4096)
         if not data:
@@ -65,3 +86,4 @@ def _shake_hands(sock: socket.socket, address: Address, url: str) -> None:
         answer = handshake.feed(data)
         if answer:
             sock.sendall(answer)
+    return handshake.rest

@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleighexec import payload as pickling
 from sleighexec.dependencies import Dependent, Gaps, Unfilled, any_future, not_pickled
@@ -28,7 +28,7 @@ from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.functions import Definition, FunctionTable, GlobalValue, named
 from sleighexec.future import Chunk, Group, SleighFuture
-from sleighexec.launchers.base import Launcher, RemoteLauncher
+from sleighexec.launchers.base import Launcher, is_remote
 from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.output import CAPTURE, LOG, PASS
@@ -37,6 +37,9 @@ from sleighexec.resources import Needs, needs_of
 from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
+
+if TYPE_CHECKING:
+    from sleighexec.address import Address
 
 T = TypeVar("T")
 
@@ -64,8 +67,9 @@ class SleighExecutor(EachCalls, Executor):
         max_tasks_per_child: Calls after which a worker is replaced; None: never.
         idle_timeout: Seconds after which a worker that has nothing to do ends. It is started again
             when a task needs it, as a new worker of its rank. None: workers stay.
-        workspace: URL of a workspace server that holds the workspaces, such as "unix" for that of
-            this user; it may be looked into and used by others. None: they are in this process.
+        workspace: URL or connection file of a workspace server that holds the workspaces, such as
+            "unix" for that of this user; it may be looked into and used by others. None: they are
+            in this process.
         launcher: Where workers live: a launcher, or a list of them, each with its number of
             `workers`; ranks count through them. None: `Local()`, this machine.
         timeout, retries, memory_limit: Of every call that does not say otherwise; see `options`.
@@ -134,11 +138,6 @@ class SleighExecutor(EachCalls, Executor):
         if nodes is not None:
             launcher = _on_nodes(nodes, launcher)
         launchers = _places(launcher, max_workers)
-        if workspace is not None and any(isinstance(each, RemoteLauncher) for each in launchers):
-            raise UnsupportedOptionError(
-                "a workspace server listens on this machine only: workers on other machines share "
-                "the workspace of their executor, so leave workspace= out"
-            )
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
@@ -158,7 +157,7 @@ class SleighExecutor(EachCalls, Executor):
             prepared = self._functions.dumps_call(((initializer, *initargs), {}))
         from sleighexec.engines.builtin import BuiltinEngine
 
-        server = None if workspace is None else self._on_server(workspace)
+        server = None if workspace is None else self._on_server(workspace, launchers)
         self._engine: Engine = BuiltinEngine(
             launchers,
             self._functions,
@@ -171,7 +170,7 @@ class SleighExecutor(EachCalls, Executor):
             output=output,
             inner_threads=inner_threads,
             workspaces=self._workspace_names() if server is None else server[1],
-            url=workspace,
+            address=None if server is None else server[2],
             on_end=_nothing if server is None else server[0].close,
             name=name or f"sleigh-{next(_counter)}",
             start_timeout=start_timeout,
@@ -556,13 +555,31 @@ class SleighExecutor(EachCalls, Executor):
         ride, user = [server.useWs(name) for name, _ in engine.workspaces]
         return ride, user
 
-    def _on_server(self, url: str) -> tuple[NwsServer, list[str]]:
-        """Make our workspaces on another server, to be deleted when we leave it; their names."""
+    def _on_server(
+        self, url: str, launchers: list[Launcher]
+    ) -> tuple[NwsServer, list[str], Address]:
+        """Make our workspaces on another server, to be deleted when we leave it.
+
+        Their names, and where workers find the server.
+        """
+        from sleighexec.address import TLS, find
+        from sleighexec.session import WORKER
+
         server = NwsServer(url=url)
+        address = find(str(server.url))
+        if address.url.startswith(TLS):
+            address = address.only_for(WORKER)
+        elif any(map(is_remote, launchers)):
+            server.close()
+            raise UnsupportedOptionError(
+                f"workers on other machines cannot reach {address.url}: start the server with "
+                "`sleighexec server --bind HOST:PORT`, or leave workspace= out, then they share "
+                "the workspace of their executor"
+            )
         names = [server.mktempWs(f"{name}__%d") for name in self._workspace_names()]
         ride, user = map(server.openWs, names)
         self.__dict__["_workspaces"] = ride, user
-        return server, names
+        return server, names, address
 
     @property
     def worker_count(self) -> int:

@@ -200,6 +200,10 @@ class MakeTemporary(Message):
         self.template, self.suffix = template, suffix
 
 
+class Status(Message):
+    """Say how the server is; the reply is one value of JSON."""
+
+
 Request = (
     Open
     | Store
@@ -214,6 +218,7 @@ Request = (
     | ListVariables
     | ListWorkspaces
     | MakeTemporary
+    | Status
 )
 
 

@@ -27,7 +27,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sleighexec import wire
 from sleighexec.errors import AuthenticationError, ConnectionLostError, ProtocolError
@@ -37,6 +37,8 @@ from sleighexec.messages import Abandon, Failed, Fetch, Reply, Request, Values
 from sleighexec.space import Effects, Space
 
 if TYPE_CHECKING:
+    import ssl
+
     from sleighexec.segments import Pool
     from sleighexec.session import Handshake
 
@@ -55,10 +57,14 @@ Handler = Callable[["Connection", int, Any], None]
 class Connection:
     """One socket peer of the server. Everything here happens under the server's lock."""
 
-    def __init__(self, server: Server, sock: socket.socket, handler: Handler) -> None:
+    def __init__(self, server: Server, sock: Any, handler: Handler) -> None:
         self.server, self.socket, self.handler = server, sock, handler
         self.decoder = wire.Decoder()
         self.handshake: Handshake | None = None
+        self.shaking = False  # TLS is not agreed on yet
+        self._pending = getattr(sock, "pending", None)
+        self.rest = b""  # what came behind the handshake
+        self.door: Door | None = None  # where it came in
         self.limits: Limits | None = None  # none for those that we have started ourselves
         self._deadline: float | None = None
         self.waiting_out: deque[memoryview] = deque()
@@ -96,6 +102,10 @@ class Connection:
         if pool is None:
             raise ValueError("there are no segments")
         return pool.adopt(unpack(data), self.number)
+
+    def has_more(self) -> bool:
+        """Whether bytes have come of which no selector tells."""
+        return self._pending is not None and not self.closed and self._pending() > 0
 
     def deliver(self, tag: int, reply: Reply) -> None:
         """Send a reply, or as much of it as the socket takes now."""
@@ -190,6 +200,23 @@ class Connection:
             self.waiting_out.popleft()
 
 
+class Door(NamedTuple):
+    """A socket that listens.
+
+    Attributes:
+        admit: Called under the lock with who has shown the key, and its role: it sets the
+            connection's handler, or releases it from the server, or raises AuthenticationError.
+        context: For TLS; None: without.
+    """
+
+    socket: socket.socket
+    key: bytes
+    binding: bytes
+    limits: Limits
+    admit: Callable[[Connection, int], None]
+    context: ssl.SSLContext | None
+
+
 class Server:
     """A space that is served: to threads of this process, and to peers over sockets.
 
@@ -210,7 +237,7 @@ class Server:
         self._connection_numbers = iter(range(1, 2**62))
         self._connections: dict[int, Connection] = {}  # by descriptor
         self._timed: dict[Connection, None] = {}  # those with a deadline
-        self._listeners: dict[int, tuple[socket.socket, bytes, bytes, Limits]] = {}
+        self._doors: dict[int, Door] = {}  # by descriptor
         self._spare: socket.socket | None = None  # a descriptor for telling that there is no other
         self._quiet_until, self._unlogged = 0.0, 0
         self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -272,13 +299,18 @@ class Server:
         for connection in self._connections.values():
             connection.closed = True
             connection.socket.close()
-        for sock, *_ in self._listeners.values():
-            sock.close()
+        for door in self._doors.values():
+            door.socket.close()
         for thing in (self._selector, self._waker, self._wakened, self._spare):
             if thing is not None:
                 thing.close()
         if self._pool is not None:
             self._pool.forget()
+
+    @property
+    def connection_count(self) -> int:
+        """How many peers there are, but for those that have not shown the key."""
+        return sum(connection.handshake is None for connection in self._connections.values())
 
     def in_loop(self) -> bool:
         """Whether the calling thread is the one that serves."""
@@ -311,15 +343,32 @@ class Server:
         return connection
 
     def listen(
-        self, sock: socket.socket, key: bytes, binding: bytes, limits: Limits | None = None
+        self,
+        sock: socket.socket,
+        key: bytes,
+        binding: bytes,
+        limits: Limits | None = None,
+        *,
+        admit: Callable[[Connection, int], None] = lambda connection, role: None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
-        """Serve whoever connects to this listening socket and holds the key."""
+        """Serve whoever connects to this listening socket and holds the key: see Door."""
         sock.setblocking(False)
         with self.lock:
             self._spare = self._spare or socket.socket()
-            self._listeners[sock.fileno()] = (sock, key, binding, limits or Limits())
+            door = Door(sock, key, binding, limits or Limits(), admit, context)
+            self._doors[sock.fileno()] = door
             self._selector.register(sock, selectors.EVENT_READ, sock)
             self._wake()
+
+    def release(self, connection: Connection) -> Any:
+        """Serve it no more; its socket, which is the caller's from now on. Under the lock."""
+        connection.closed = True
+        self._timed.pop(connection, None)
+        self._connections.pop(connection.socket.fileno(), None)
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(connection.socket)
+        return connection.socket
 
     def apply(self, connection: Any, tag: int, request: Request) -> None:
         """The usual handler: ask the space, and tell everybody what comes of it."""
@@ -460,7 +509,7 @@ class Server:
                         self._wakened.recv(4096)
                 elif isinstance(key.data, Connection):
                     self._serve(key.data, mask)
-                elif key.fd in self._listeners:
+                elif key.fd in self._doors:
                     self._accept(key.fd)
             now = time.monotonic()
             self.dispatch(self.space.tick(now))
@@ -493,7 +542,9 @@ class Server:
             connection.flush()
             if not connection.waiting_out:
                 self._watch(connection)
-        if mask & selectors.EVENT_READ and not connection.closed:
+        if connection.closed or connection.waiting_replies is not None:
+            return
+        if mask & selectors.EVENT_READ or connection.has_more():
             self._read(connection)
 
     def _read(self, connection: Connection, until_empty: bool = False) -> None:
@@ -519,11 +570,19 @@ class Server:
             if count == 0:
                 self._close(connection)
                 return
-            if not until_empty or connection.waiting_replies is not None:
+            if connection.waiting_replies is not None:
+                return
+            if not until_empty and not connection.has_more():
                 return
 
     def _greet(self, connection: Connection) -> int:
         assert connection.handshake is not None
+        assert connection.door is not None
+        if connection.shaking:
+            connection.socket.shake_hands()
+            connection.shaking = False
+            connection.send_bytes([connection.handshake.start()])
+            return 1
         data = connection.socket.recv(4096)
         try:
             answer = connection.handshake.feed(data) if data else b""
@@ -534,14 +593,19 @@ class Server:
         if answer:
             connection.send_bytes([answer])
         if connection.handshake.ready:
-            rest, connection.handshake = connection.handshake.rest, None
-            connection.deadline = None
-            for tag, message in connection.decoder.feed(rest):
-                connection.handler(connection, tag, message)
+            handshake, connection.handshake = connection.handshake, None
+            connection.deadline, connection.rest = None, handshake.rest
+            assert handshake.role is not None
+            connection.door.admit(connection, handshake.role)
+            if not connection.closed:
+                for tag, message in connection.decoder.feed(connection.rest):
+                    connection.handler(connection, tag, message)
         return len(data)
 
     def _accept(self, descriptor: int) -> None:
-        listener, key, binding, limits = self._listeners[descriptor]
+        door = self._doors[descriptor]
+        listener, limits = door.socket, door.limits
+        sock: Any
         try:
             sock, _ = listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -565,14 +629,25 @@ class Server:
             _say_full(sock)
             self._warn(f"a client was turned away: there are {limits.connections} already")
             return
+        if door.context is not None:
+            from sleighexec import tls
+
+            try:
+                tls.notice_silence(sock)
+                sock = tls.TlsSocket(sock, door.context, server_side=True)
+            except OSError:  # it has gone already
+                sock.close()
+                return
         connection = Connection(self, sock, self.apply)
-        connection.handshake, connection.limits = Handshake(key, binding), limits
+        connection.handshake, connection.limits = Handshake(door.key, door.binding), limits
+        connection.door, connection.shaking = door, door.context is not None
         if len(strangers) >= MAX_STRANGERS:
             self._close(strangers[0])
         connection.deadline = time.monotonic() + HANDSHAKE_SECONDS
         self._connections[sock.fileno()] = connection
         self._watch(connection)
-        connection.send_bytes([connection.handshake.start()])
+        if not connection.shaking:
+            connection.send_bytes([connection.handshake.start()])
 
     def _turn_away(self, listener: socket.socket) -> None:
         """Out of descriptors: tell who comes, by a spare one; who is connected is served."""
@@ -609,9 +684,9 @@ class Server:
                 self._close(connection)
         if self._accept_again is not None and self._accept_again <= now:
             self._accept_again = None
-            for sock, *_ in self._listeners.values():
+            for door in self._doors.values():
                 with contextlib.suppress(KeyError):  # those that were not paused
-                    self._selector.register(sock, selectors.EVENT_READ, sock)
+                    self._selector.register(door.socket, selectors.EVENT_READ, door.socket)
 
     def _watch(self, connection: Connection) -> None:
         """Tell the selector what this connection waits for."""
@@ -650,9 +725,9 @@ class Server:
         with self.lock:
             for connection in list(self._connections.values()):
                 self._close(connection)
-            for sock, *_ in self._listeners.values():
-                sock.close()
-            self._listeners.clear()
+            for door in self._doors.values():
+                door.socket.close()
+            self._doors.clear()
             if self._spare is not None:
                 self._spare.close()
             if self._pool is not None:

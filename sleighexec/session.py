@@ -25,7 +25,7 @@ from sleighexec.errors import AuthenticationError, ConnectError, ProtocolError
 MAGIC = b"slx1"
 VERSION = 1
 CLIENT, WORKER, MONITOR = 1, 2, 3  # roles: what the holder of the key may do
-_ROLE_NAMES = {CLIENT: b"client", WORKER: b"worker", MONITOR: b"monitor"}
+ROLE_NAMES = {CLIENT: "client", WORKER: "worker", MONITOR: "monitor"}
 
 _HELLO = struct.Struct("!4sBBH32s")
 _AUTH = struct.Struct("!4sBBH32s16s32s")
@@ -52,7 +52,7 @@ def new_key() -> bytes:
 
 def role_key(key: bytes, role: int) -> bytes:
     """The key that proves this role and no other."""
-    return hmac.digest(key, b"role " + _ROLE_NAMES[role], "sha256")
+    return hmac.digest(key, f"role {ROLE_NAMES[role]}".encode(), "sha256")
 
 
 def _key_id(key: bytes) -> bytes:
@@ -79,9 +79,14 @@ class Handshake:
         rest: Bytes that came behind the last message of the handshake.
     """
 
-    def __init__(self, key: bytes, binding: bytes, *, role: int | None = None) -> None:
-        """`role` is the client's; a server has none of its own and learns it."""
-        self._key, self._binding = key, binding
+    def __init__(
+        self, key: bytes, binding: bytes, *, role: int | None = None, only_role: bool = False
+    ) -> None:
+        """`role` is the client's; a server has none of its own and learns it.
+
+        `only_role`: the key is that of the client's role already, all that it has.
+        """
+        self._key, self._binding, self._only_role = key, binding, only_role
         self._server = role is None
         self.role = role
         self.state = State.EXPECT_AUTH if self._server else State.EXPECT_HELLO
@@ -136,21 +141,24 @@ class Handshake:
                 "use the same release of sleighexec on both sides"
             )
         assert self.role is not None
-        key = role_key(self._key, self.role)
+        key = self._own_key(self.role)
         nonce = secrets.token_bytes(32)
         auth = _AUTH.pack(MAGIC, VERSION, self.role, 0, nonce, _key_id(key), b"")[:-_MAC]
         self._hello, self._auth = hello, auth
         self.state = State.EXPECT_FINI
         return auth + _mac(key, b"client", self._binding, hello, auth)
 
+    def _own_key(self, role: int) -> bytes:
+        return self._key if self._only_role else role_key(self._key, role)
+
     def _judge(self, message: bytes) -> bytes:
         _, version, role, _, _, key_id, mac = _AUTH.unpack(message)
         auth = message[:-_MAC]
         # An unknown role or key id takes the same steps as a wrong mac, and the same time.
-        key = role_key(self._key, role if role in _ROLE_NAMES else CLIENT)
+        key = role_key(self._key, role if role in ROLE_NAMES else CLIENT)
         expected = _mac(key, b"client", self._binding, self._hello, auth)
         good = hmac.compare_digest(mac, expected) & hmac.compare_digest(key_id, _key_id(key))
-        if not good or role not in _ROLE_NAMES or version != VERSION:
+        if not good or role not in ROLE_NAMES or version != VERSION:
             error = AuthenticationError("a client that does not hold this server's key was refused")
             error.farewell = _FINI.pack(MAGIC, REFUSED, b"")  # type: ignore[attr-defined]
             raise error
@@ -165,7 +173,7 @@ class Handshake:
                 "the server refused this key: use the key (connection file) of this very server"
             )
         assert self.role is not None
-        key = role_key(self._key, self.role)
+        key = self._own_key(self.role)
         expected = _mac(key, b"server", self._binding, self._hello, self._auth)
         if not hmac.compare_digest(mac, expected):
             raise AuthenticationError("the server does not hold the key; nothing was sent to it")

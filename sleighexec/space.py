@@ -418,6 +418,22 @@ class Space:
         """The workspace with this number, for callers in the same process."""
         return self._by_number[number]
 
+    def owner(self, name: str) -> Client | None:
+        """Who owns the workspace of this name; None: nobody, or there is none."""
+        workspace = self._by_name.get(name)
+        return None if workspace is None else workspace.owner
+
+    def counts(self) -> dict[str, int]:
+        """How much there is of what."""
+        variables = [v for each in self._by_name.values() for v in each.variables.values()]
+        return {
+            "workspaces": len(self._by_name),
+            "variables": len(variables),
+            "values": sum(len(variable.values) for variable in variables),
+            "blocked": sum(len(v.fetchers) + len(v.finders) for v in variables),
+            "on_loan": len(self._loans),
+        }
+
     def variable(self, workspace: Workspace, name: str) -> Variable:
         """The variable of this name, made when it is not there yet."""
         variable = workspace.variables.get(name)

@@ -1,8 +1,7 @@
 """A workspace server that listens, for clients of the same user in other processes.
 
-Binding rules: a Unix socket in a directory of mode 0700, whose peers must be of the same user; or
-TCP on a loopback address. Both with the handshake of session.py. Nothing else is offered: beyond
-this machine a connection needs TLS.
+Binding rules: a Unix socket in a directory of mode 0700, whose peers must be of the same user; TCP
+on a loopback address; any other address with TLS, always. All with the handshake of session.py.
 """
 
 from __future__ import annotations
@@ -14,10 +13,20 @@ import resource
 import socket
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from sleighexec.address import LOOPBACK, Address, connection_file, run_directory, save
+from sleighexec.address import (
+    LOOPBACK,
+    TCP,
+    TLS,
+    Address,
+    connection_file,
+    run_directory,
+    save,
+)
 from sleighexec.limits import Account, Limits
 from sleighexec.messages import DEFAULT_PORT
+from sleighexec.roles import admit_by_role
 from sleighexec.server import Server
 from sleighexec.session import new_key
 from sleighexec.space import Space
@@ -30,8 +39,8 @@ class WorkspaceServer:
 
     Args:
         bind: "unix" (the default) for a Unix socket in the user's run directory, the path of a
-            socket in a directory that only the user can enter, or "host:port" with a loopback
-            host; port 0 takes a free one.
+            socket in a directory that only the user can enter, or "host:port"; port 0 takes a
+            free one. A host that is not of the loopback is served with TLS.
         max_bytes: Of all values together; None: half of this machine's memory. A store that does
             not fit raises `WorkspaceFullError` at the client; nothing is dropped for it.
         max_connections: Of clients; None: 10 000, or what the limit of open files leaves room for.
@@ -40,8 +49,7 @@ class WorkspaceServer:
         url: What clients need to find it: `NwsServer(url=…)`.
 
     Raises:
-        ValueError: The address is not on this machine.
-        OSError: It is taken.
+        OSError: The address is taken, or not of this machine.
     """
 
     def __init__(
@@ -55,15 +63,28 @@ class WorkspaceServer:
             value_bytes=_half_of_memory() if max_bytes is None else max_bytes,
             connections=_most_connections() if max_connections is None else max_connections,
         )
-        listener, self.url = _bind(bind)
-        self._address = Address(self.url, new_key())
+        listener, self.url = bound(bind)
+        fingerprint, context = b"", None
+        if self.url.startswith(TLS):
+            from sleighexec.tls import Certificate
+
+            certificate = Certificate()
+            fingerprint, context = certificate.fingerprint, certificate.context
+        self._address = Address(self.url, new_key(), fingerprint)
         try:
             self._file = save(self._address)
         except BaseException:
             listener.close()
             raise
         self._server = Server(Space(choose=random.randrange, account=Account(limits)))
-        self._server.listen(listener, self._address.key, self._address.binding, limits)
+        self._server.listen(
+            listener,
+            self._address.key,
+            self._address.binding,
+            limits,
+            admit=admit_by_role(self._facts),
+            context=context,
+        )
         self._server.start()
 
     def __enter__(self) -> WorkspaceServer:
@@ -79,6 +100,12 @@ class WorkspaceServer:
 
     def __repr__(self) -> str:
         return f"<WorkspaceServer {self.url}>"
+
+    def _facts(self) -> dict[str, Any]:
+        """How it is, for monitors."""
+        server = self._server
+        facts = {"kind": "server", "url": self.url, "pid": os.getpid()}
+        return facts | {"connections": server.connection_count} | server.space.counts()
 
     def close(self) -> None:
         """End: clients get ConnectionLostError, all values are gone. Twice is allowed."""
@@ -100,16 +127,18 @@ def _most_connections() -> int:
     return min(10_000, max(files - 64, files // 2))
 
 
-def _bind(bind: str) -> tuple[socket.socket, str]:
-    if bind == "unix" or "/" in bind:
+def bound(bind: str, *, tls: bool = False) -> tuple[socket.socket, str]:
+    """A socket that listens there, and its URL; `tls`: also on the loopback.
+
+    Raises:
+        OSError, ValueError: There it cannot.
+    """
+    if not tls and (bind == "unix" or "/" in bind):
         return _bind_unix(run_directory() / "server.sock" if bind == "unix" else Path(bind))
     host, _, port = bind.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
-    if host not in LOOPBACK:
-        raise ValueError(
-            f"a workspace server listens on this machine only, not on {host!r}: "
-            "connections from elsewhere need TLS, which this release does not have"
-        )
+    if not (port or "0").isdigit():
+        raise ValueError(f'an address to listen at is "host:port", not {bind!r}')
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -120,8 +149,15 @@ def _bind(bind: str) -> tuple[socket.socket, str]:
         listener.close()
         raise
     number = listener.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else "127.0.0.1"
-    return listener, f"sleigh://{shown}:{number}"
+    if host in LOOPBACK:
+        host = host if ":" in host else "127.0.0.1"
+        scheme = TLS if tls else TCP
+    else:
+        scheme = TLS
+        if host in ("0.0.0.0", "::"):  # it listens at all addresses: others know it by its name
+            host = socket.gethostname()
+    shown = f"[{host}]" if ":" in host else host
+    return listener, f"{scheme}://{shown}:{number}"
 
 
 def _bind_unix(path: Path) -> tuple[socket.socket, str]:

@@ -217,13 +217,16 @@ class Worker:
         setup = pickling.loads(welcome.values[0])
         self._workspace, self._mailbox = welcome.workspace, mailbox(rank)
         self._left = setup["max_tasks"]
-        if setup["url"] is None:
+        if setup["server"] is None:
             server = NwsServer(connection=self._connection, shared=True)
             workspaces = [
                 NetWorkSpace(name, server=server, number=n) for name, n in setup["workspaces"]
             ]
         else:
-            server = NwsServer(url=setup["url"])
+            from sleighexec.address import Address, remember
+
+            remember(Address(*setup["server"]))
+            server = NwsServer(url=setup["server"][0])
             workspaces = [server.useWs(name) for name, _ in setup["workspaces"]]
         _context = WorkerContext(
             rank, welcome.count, os.uname().nodename, workspaces, setup["slots"]

@@ -145,12 +145,13 @@ class Socket:
         self.server.close()
 
 
-@pytest.fixture(params=["local", "unix", "tcp"])
+@pytest.fixture(params=["local", "unix", "tcp", "tls"])
 def house(request: pytest.FixtureRequest, run_directory: Path) -> Iterator[Local | Socket]:
     if request.param == "local":
         house: Local | Socket = Local()
     else:
-        house = Socket("unix" if request.param == "unix" else "127.0.0.1:0")
+        binds = {"unix": "unix", "tcp": "127.0.0.1:0", "tls": "127.0.0.2:0"}
+        house = Socket(binds[request.param])
     yield house
     house.close()
 

@@ -22,6 +22,7 @@ from sleighexec import (
     SerializationError,
     SleighExecutor,
     WorkerLost,
+    WorkspaceServer,
     current_worker,
     errors,
 )
@@ -223,11 +224,14 @@ def test_with_too_few_workers_the_constructor_says_who_is_missing() -> None:
     assert "it rains" in str(caught.value)
 
 
-def test_wrong_launchers_are_refused_at_once() -> None:
+def test_wrong_launchers_are_refused_at_once(run_directory: Path) -> None:
     for wrong in [{"template": ""}, {"template": ()}, {"template": "a", "env": {"A B": "c"}}]:
         with pytest.raises(ValueError, match=r"empty|no name"):
             Command(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(errors.UnsupportedOptionError, match="other machines"):
+    with (
+        WorkspaceServer("unix"),
+        pytest.raises(errors.UnsupportedOptionError, match="other machines"),
+    ):
         SleighExecutor(launcher=HERE, workspace="unix")
     with pytest.raises(ValueError, match="nodes is a list"):
         SleighExecutor(nodes="hippo")  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ LADDER = [
     "task",
     "address",
     "segments",
+    "tls",
     "client",
     "dial",
     "files",
@@ -40,6 +41,7 @@ LADDER = [
     "textfile",
     "workspace",
     "server",
+    "roles",
     "standalone",
     "output",
     "channels",
@@ -80,7 +82,7 @@ IMPURE = {
     "time",
 }
 # They are heavy to import, or need not be there: only the file that uses one knows it.
-ONE_HOME = {"cloudpickle", "tblib", "paramiko", "distributed", "dask"}
+ONE_HOME = {"cloudpickle", "cryptography", "tblib", "paramiko", "distributed", "dask"}
 
 # errors gives out the errors of broken as its own, by name and when asked.
 LAZY_EXPORTS = {("errors", "broken")}

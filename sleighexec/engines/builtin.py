@@ -20,7 +20,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sleighexec import payload as pickling
 from sleighexec import records
@@ -64,6 +64,9 @@ from sleighexec.space import Loan, Space, Variable
 from sleighexec.task import Loss, Task, WorkerInfo
 from sleighexec.worker import mailbox
 
+if TYPE_CHECKING:
+    from sleighexec.address import Address
+
 LAST_LINES = 50  # of what a worker wrote to its stderr, in the report of its end
 MAX_FAILED_STARTS = 5  # workers in a row that ended before they worked: then the pool is broken
 START_PAUSE = 0.1  # seconds before the next one, after the second of them; then twice as long
@@ -101,7 +104,7 @@ class BuiltinEngine:
         output: str | Callable[[int, str], object],
         inner_threads: int | None,
         workspaces: Sequence[str],
-        url: str | None,
+        address: Address | None,
         on_end: Callable[[], None],
         name: str,
         start_timeout: float | None = None,
@@ -109,8 +112,8 @@ class BuiltinEngine:
         """See SleighExecutor.
 
         `launchers`: where the worker of each rank lives; equal ones share an agent. `workspaces`:
-        names of the one that the system uses and of the one that is the user's,
-        in the space of this process or of the server at `url`. `on_end`: called at the very end.
+        names of the one that the system uses and of the one that is the user's, in the space of
+        this process or of the server at `address`. `on_end`: called at the very end.
         `start_timeout`: seconds for an agent to come; None: the usual.
         """
         self.max_workers = self._unmanned = len(launchers)
@@ -136,7 +139,7 @@ class BuiltinEngine:
         self._lines = Lines(space)
         self._lines.add_boxes(len(launchers))
         self._sticky = [_Sticky(initializer, ())] if initializer is not None else []
-        self._url, self._on_end = url, on_end
+        self._address, self._on_end = address, on_end
         self.workspaces: list[tuple[str, int]] = []  # names, and numbers in our own space
         for workspace_name in workspaces:
             [(_, _, opened)] = space.apply(self, 0, Open(workspace_name, own=False), 0)
@@ -602,7 +605,7 @@ class BuiltinEngine:
             "authkey": bytes(process.current_process().authkey),
             "space": self.server.identity,
             "workspaces": self.workspaces,
-            "url": self._url,
+            "server": None if self._address is None else self._address.parts(),
             "slots": self._places.slots(worker.rank),
             "capture": self._capture,
             "ship": getattr(self._places.launchers[worker.rank], "ship", None),

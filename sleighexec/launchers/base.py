@@ -57,3 +57,8 @@ class RemoteLauncher(Protocol):
         delay: float = 0,
     ) -> Handle:
         """Start an agent, `delay` seconds from now. Returns without waiting."""
+
+
+def is_remote(launcher: object) -> bool:
+    """Whether its workers are on another machine, as far as we know."""
+    return isinstance(launcher, RemoteLauncher)
