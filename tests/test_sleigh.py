@@ -46,7 +46,6 @@ from sleighexec.nws.sleigh import (
     sshforwardcmd,
 )
 from tests.conftest import alive, in_threads, plain_id, wait_for
-from tests.test_elements import TABLE
 
 PATIENCE = 20
 
@@ -93,21 +92,6 @@ def test_the_first_session_of_the_article(s: Sleigh) -> None:
     assert isinstance(p, SleighPending)
     assert 0 <= p.check() <= 10
     assert p.wait() == [None] * 10
-
-
-def test_the_classic_table_of_arguments_through_workers(s: Sleigh) -> None:
-    """Every row of the table, by tasks: what they return is what they were called with."""
-    for arguments, expected in TABLE:
-        if "argPermute" in arguments and not isinstance(arguments["argPermute"], (list, range)):
-            continue  # these are refused; test_elements has them
-        arguments = dict(arguments)
-        if "elementArgs" in arguments and hasattr(arguments["elementArgs"], "__next__"):
-            continue  # used up there
-        if isinstance(expected, type):
-            with pytest.raises(expected):
-                s.eachElem(star, **arguments)
-        else:
-            assert s.eachElem(star, **arguments) == expected, arguments
 
 
 # ---------------------------------------------------------------------- results and errors
