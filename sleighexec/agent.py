@@ -30,7 +30,18 @@ from typing import Any, NoReturn
 
 from sleighexec import payload as pickling
 from sleighexec import wire
-from sleighexec.messages import Exited, KillCall, Payload, Signal, Start, Started, StopAgent, Watch
+from sleighexec.messages import (
+    Exited,
+    Halted,
+    KillCall,
+    Moved,
+    Payload,
+    Signal,
+    Start,
+    Started,
+    StopAgent,
+    Watch,
+)
 from sleighexec.resources import visible
 from sleighexec.segments import reachable
 from sleighexec.task import KILLED, MEMORY, OOM, TIMEOUT
@@ -40,6 +51,9 @@ PARENT_CHECK = 0.5  # seconds between looks at whether the client still lives
 TAIL = 64 * 1024  # bytes of stderr that are kept of each worker
 REPORTED = 4000  # characters of these that a report carries
 STOP_SECONDS = 0.5  # for a worker to stand still after SIGSTOP
+HALT_SECONDS = 5.0  # that a worker stands still until what it has not begun is given to others
+LATE_SECONDS = 2.0  # of a round of ours from which on we have stood still ourselves
+SEEN_SECONDS = 0.001  # far more than it takes until other processors see what one has written
 DUMP = signal.SIGUSR2  # has a worker write the stacks of its threads to its stderr
 DUMP_SECONDS = 1.0  # for it to do so, at most
 TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
@@ -60,6 +74,9 @@ class _Child:
         self.reason = ""  # why we have ended it; see Exited
         self.seen = 0  # bytes of the tail at the last look
         self.next_step: tuple[float, int, int] | None = None  # when, for which call, which signal
+        self.still_since: float | None = None  # it stands still, and nobody has heard of that yet
+        self.halts = 0  # of which our client was told
+        self.halted = False  # …the last of them lasts
 
 
 class Agent:
@@ -75,6 +92,7 @@ class Agent:
         self._pause = PARENT_CHECK  # seconds between looks at who must be ended
         self._oom_kills = _oom_kills()
         self._stopping = False
+        self._round_at = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._hear)
         self._wake_read, self._wake_write = os.pipe()
@@ -87,7 +105,7 @@ class Agent:
     def serve(self) -> Worker | None:
         """Serve until the end; in a child of a fork, the worker that it is to run."""
         while not (self._stopping and not self._children):
-            for key, _ in self._selector.select(self._pause):
+            for key, _ in self._selector.select(self._patience()):
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # closed, perhaps even reused, by what came before it in this round
                 worker = key.data()
@@ -96,6 +114,7 @@ class Agent:
             self._pass_on()
             if self._pause < PARENT_CHECK:
                 self._look_after()
+            self._look_at_still()
             if os.getppid() != self._parent:
                 # EOF alone does not tell: a forked child of the client may hold the socket too.
                 self.die()
@@ -169,8 +188,58 @@ class Agent:
             time.sleep(0.0002)
         if _present_call(child) == call:
             return True
-        os.kill(child.pid, signal.SIGCONT)
+        if child.still_since is None and not child.halted:
+            os.kill(child.pid, signal.SIGCONT)
         return False
+
+    # ------------------------------------------------------------------ workers that stand still
+
+    def _patience(self) -> float:
+        """Seconds to wait for something to happen."""
+        since = [c.still_since for c in self._children.values() if c.still_since is not None]
+        if not since:
+            return self._pause
+        left = min(since) + HALT_SECONDS - time.monotonic()
+        return min(max(left, 0.0), self._pause)
+
+    def _look_at_still(self) -> None:
+        """Tell of workers that somebody has stopped, not at once: most are soon continued."""
+        now = time.monotonic()
+        late, self._round_at = now - self._round_at > LATE_SECONDS, now
+        for child in self._children.values():
+            if child.still_since is None:
+                continue
+            if late:  # then perhaps all of us stood still, and go on together
+                child.still_since = now
+            elif now - child.still_since >= HALT_SECONDS:
+                self._halt(child)
+
+    def _halt(self, child: _Child) -> None:
+        """See that a worker begins nothing more, however soon it is continued, and tell of it.
+
+        First we write, then we look; it writes what it begins, then looks. So whoever continues
+        it meanwhile: we see the call that it begins, or it sees that it must ask.
+        """
+        child.still_since, child.halted = None, True
+        child.halts += 1
+        child.journal.halt(child.halts)
+        time.sleep(SEEN_SECONDS)
+        records, begun = child.journal.read()
+        if not _stands_still(child.pid) or child.journal.read() != (records, begun):
+            records = b""  # it may have been writing while we read: then it sends them itself
+        halted = Halted(child.number, begun, child.journal.loan(), child.halts, (Payload(records),))
+        self._tell(halted)
+
+    def _stirred(self, child: _Child, still: bool) -> None:
+        """A worker was stopped, or continued."""
+        if still:
+            if not child.halted and child.still_since is None:
+                child.still_since = time.monotonic()
+            return
+        child.still_since = None
+        if child.halted:
+            child.halted = False
+            self._tell(Moved(child.number))
 
     # ------------------------------------------------------------------ calls beyond their limits
 
@@ -287,11 +356,15 @@ class Agent:
             os.read(self._wake_read, 4096)
         while self._children:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+                if pid in self._children:
+                    self._stirred(self._children[pid], os.WIFSTOPPED(status))
+                continue
             child = self._children.pop(pid, None)
             if child is not None:
                 self._report(child, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
@@ -308,6 +381,7 @@ class Agent:
         os.close(child.stderr)
         running = _present_call(child) > 0
         records, begun = child.journal.read()
+        loan = child.journal.loan()
         printed = child.journal.text.read() if running else b""
         child.journal.memory.close()
         text = bytes(child.tail[-REPORTED:]).decode("utf-8", "replace")
@@ -317,13 +391,22 @@ class Agent:
             if self._oom_kills > before:
                 child.reason = OOM
         peak *= MAXRSS_UNIT
-        self._tell(Exited(child.number, status, begun, child.reason, peak, text, values))
+        self._tell(Exited(child.number, status, begun, loan, child.reason, peak, text, values))
 
 
 def _present_call(child: _Child) -> int:
     """The number of the call that a worker runs; 0: none."""
     records, begun = child.journal.read()
     return begun if pickling.last_answered(Payload(records)) < begun else 0
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether a process is stopped; False: or it is not known."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
 
 
 def _resident(pid: int) -> int:

@@ -323,6 +323,18 @@ class SetupFailed(Message):
         self.values = values
 
 
+class Revoked(Message):
+    """To a worker that stood still: what it has not begun of the loans up to this one is others'.
+
+    Attributes:
+        begun: The number of the last call that is still its own.
+        halt: Which of its halts this is about.
+    """
+
+    def __init__(self, loan: int, begun: int, halt: int) -> None:
+        self.loan, self.begun, self.halt = loan, begun, halt
+
+
 class Need(Message):
     """A worker on another machine lacks this module; the reply has its source, or says why not."""
 
@@ -415,14 +427,37 @@ class Exited(Message):
         worker: int,
         status: int,  # the exit status, or minus the signal
         begun: int,  # calls
+        loan: int,  # to which the last of these belonged
         reason: str,
         peak: int,
         stderr: str,
         values: Sequence[Payload] = (),
     ) -> None:
-        self.worker, self.status, self.begun = worker, status, begun
+        self.worker, self.status = worker, status
+        self.begun, self.loan = begun, loan
         self.reason, self.peak = reason, peak
         self.stderr, self.values = stderr, values
+
+
+class Halted(Message):
+    """A worker stands still for long: what it has begun (see `Exited`), and what it has ready.
+
+    It waits for a `Revoked` with the number of this halt before it begins another one. The value
+    is the records of results, without those that it has not written to an end.
+    """
+
+    def __init__(
+        self, worker: int, begun: int, loan: int, halt: int, values: Sequence[Payload] = ()
+    ) -> None:
+        self.worker, self.begun, self.loan = worker, begun, loan
+        self.halt, self.values = halt, values
+
+
+class Moved(Message):
+    """A worker that stood still has been continued."""
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
 
 
 class StopAgent(Message):

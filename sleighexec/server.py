@@ -412,6 +412,11 @@ class Server:
             self._read(connection, until_empty=True)
             self._close(connection)
 
+    def catch_up(self, connection: Connection) -> None:
+        """Read all that a peer has sent until now. Under the lock."""
+        if not connection.closed:
+            self._read(connection, until_empty=True)
+
     # ------------------------------------------------------------------ the loop
 
     def _run(self) -> None:

@@ -401,12 +401,15 @@ class Space:
 
     # ------------------------------------------------------------------ what the parts are made of
 
-    def leave_line(self, client: Client, workspace: Workspace) -> None:
-        """A client waits in this workspace no more; nobody answers what it asked for."""
+    def leave_line(self, client: Client, workspace: Workspace) -> list[int]:
+        """A client waits in this workspace no more; nobody answers these requests of it."""
         member = self._members.get(client)
+        left = []
         for waiter in list(member.waiters.values()) if member is not None else ():
             if waiter.request.workspace == workspace.number:
                 self._leave(waiter)
+                left.append(waiter.tag)
+        return left
 
     def private_workspace(self) -> Workspace:
         """A workspace that nobody can open, list or delete: for callers in the same process."""

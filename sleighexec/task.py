@@ -182,7 +182,8 @@ class WorkerInfo(NamedTuple):
         rank: Its number in the pool; a replacement has the same.
         pid: Process id, None while it starts.
         host: Where it runs.
-        state: "starting", "idle" or "busy".
+        state: "starting", "idle" or "busy"; "stopped" if it has been standing still (SIGSTOP) for
+            five seconds.
         finished: Calls it has finished.
         system: Of its machine, as `os.name` has it; empty while it starts.
         python: The version of its interpreter; empty while it starts.

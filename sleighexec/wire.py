@@ -132,6 +132,7 @@ _form(37, m.Listing)
 _form(38, m.Welcome, "rank", "count")
 _form(39, m.Leave)
 _form(40, m.Leased)
+_form(41, m.Revoked, "loan", "begun")
 _form(64, m.Start, "worker")
 _form(65, m.Started, "worker", "pid")
 _form(66, m.Signal, "worker", "signal")
@@ -139,6 +140,8 @@ _form(67, m.Exited, "worker")
 _form(68, m.StopAgent)
 _form(69, m.KillCall, "worker", "call")
 _form(70, m.Watch)
+_form(71, m.Halted, "worker", "begun")
+_form(72, m.Moved, "worker")
 
 _PLAIN = 1  # flag: all buffers belong to one pickled value without a summary
 

@@ -7,6 +7,8 @@
 
 Laws: 1. A call begins once: what has begun is written in the journal before it runs.
       2. A result is written in the journal before the next call begins.
+      3. Between writing and running it we look whether we have stood still (SIGSTOP) for so long
+         that calls were taken back; then the engine says which of them are ours still.
 The journal is memory shared with the agent, so both facts outlive the worker: whatever kills it,
 exactly the call that it was running is lost, finished results are not, and the rest has not begun.
 """
@@ -46,6 +48,7 @@ from sleighexec.messages import (
     Release,
     Report,
     Results,
+    Revoked,
     SetupFailed,
     Store,
     Values,
@@ -69,7 +72,10 @@ STORED_LINES = 25  # in one frame: in the worst script the summaries of more hav
 
 SHELL = struct.Struct("=QQ")  # of the journal: bytes of records, calls begun
 LIMITS = struct.Struct("=dQ")  # behind it: when the present call is to end, bytes it may take
-HEAD = SHELL.size + LIMITS.size
+WORD = struct.Struct("=Q")
+# Behind them: how often the agent has found that we stood still; the loan of the present call.
+END, BEGUN, HALT, LOAN = 0, 1, 4, 5  # the head as words of eight bytes
+HEAD = 6 * WORD.size
 JOURNAL = 128 * 1024  # bytes
 ROOM = JOURNAL - HEAD  # for records
 TASKS = "task"  # the variable that all workers fetch from
@@ -144,6 +150,15 @@ class Journal:
         end, size = LIMITS.unpack_from(self.memory, SHELL.size)
         return end, size
 
+    def halt(self, count: int) -> None:
+        """Have the worker, which stands still, ask before it begins another call."""
+        WORD.pack_into(self.memory, HALT * WORD.size, count)
+
+    def loan(self) -> int:
+        """The loan to which the call belongs that was begun last."""
+        (number,) = WORD.unpack_from(self.memory, LOAN * WORD.size)
+        return int(number)
+
     def read(self) -> tuple[bytes, int]:
         """The records that are in it and the number of calls begun: for the agent."""
         end, begun = SHELL.unpack_from(self.memory, 0)
@@ -162,6 +177,9 @@ class Worker:
         if self._shelf is not None:
             self._connection.share_memory(self._put, self._locate)
         self._journal, self._text = journal.memory, journal.text
+        self._words = memoryview(journal.memory)[:HEAD].cast("Q")
+        self._revoked = Revoked(0, 0, 0)  # the latest of them
+        self._halt = 0  # the number of that which the main thread has gone by
         self._learned = Learned()
         self._groups: deque[_Group] = deque()  # what is lined up
         self._news: deque[list[Any]] = deque()  # from the helper, for the main thread to learn
@@ -272,6 +290,8 @@ class Worker:
         """A message that answers nothing. Called by whichever thread reads."""
         if type(message) is Leave:
             self._leaving = True
+        elif type(message) is Revoked:
+            self._revoked = message
 
     # ------------------------------------------------------------------ fetch, run, store
 
@@ -345,7 +365,7 @@ class Worker:
         self._news.append(news)
         while self._news:
             self._learned.learn(self._news.popleft())
-        for key, form, places, limits, items in groups:
+        for key, form, places, limits, items in groups if batch.loan > self._revoked.loan else ():
             self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
         return bool(more)
 
@@ -365,6 +385,8 @@ class Worker:
         simple, dumps, note = pickling.SIMPLE, pickle.dumps, SHELL.pack_into
         memory, failed, flushing = self._journal, self._learned.failed, self._flushing
         limits, limit = group.limits, LIMITS.pack_into
+        words, halt = self._words, self._halt
+        words[LOAN] = group.loan
         function: Any = None
         while True:
             try:
@@ -372,7 +394,11 @@ class Worker:
             except IndexError:
                 return
             number = self._finished + 1
-            note(memory, 0, self._end, number)
+            words[BEGUN] = number
+            if words[HALT] != halt:
+                if not self._is_ours(group, number):
+                    return
+                halt = self._halt
             data: bytes | None = None
             try:
                 if failed:
@@ -408,6 +434,24 @@ class Worker:
                 limit(memory, SHELL.size, 0.0, 0)
             # The result is safe; only now what the call held may go, since that may crash too.
             item = result = data = record = None
+
+    def _is_ours(self, group: _Group, number: int) -> bool:
+        """We stood still, and what had not begun went to others: whether this call is ours yet.
+
+        The agent had written that into the journal before it read what we have begun, and we have
+        written what we begin before we read that: so it has seen this call, or we wait here.
+        """
+        halt = self._words[HALT]
+        self._connection.wait(ONE_WAY, lambda: self._revoked.halt >= halt)
+        revoked = self._revoked
+        for each in self._groups:
+            if each.loan <= revoked.loan:
+                each.items.clear()
+        ours = group.loan > revoked.loan or number <= revoked.begun
+        if not ours:
+            self._words[BEGUN] = number - 1
+        self._halt = revoked.halt
+        return ours
 
     def _begin_run(self, data: bytes) -> None:
         """Write a simple result where no run of such is open. Under the lock."""
@@ -503,8 +547,8 @@ class Worker:
                 self._connection.send(pieces)
             self._sent = end
             if not self._running and self._end == end:
-                # What the journal says of them is stale now, but numbered: nobody takes it twice.
-                self._end = self._sent = 0
+                # They were sent: the journal may forget them.
+                self._end = self._sent = self._words[END] = 0
         return tag
 
     def _empty_journal(self) -> None:

@@ -40,10 +40,12 @@ from sleighexec.messages import (
     Exited,
     Fetch,
     GiveBack,
+    Halted,
     Join,
     Lease,
     Leased,
     Leave,
+    Moved,
     Need,
     Nothing,
     Open,
@@ -52,6 +54,7 @@ from sleighexec.messages import (
     Release,
     Report,
     Results,
+    Revoked,
     SetupFailed,
     Started,
     Values,
@@ -510,7 +513,8 @@ class BuiltinEngine:
             if not self._killing and self.broken is None:
                 self._fetch(worker, tag, message)
         elif kind is GiveBack and message.loan in (loan.number for loan in self._loans(worker)):
-            self._give_back(worker, message)
+            if message.loan > worker.revoked:  # else it did not know yet
+                self._give_back(message.loan, message.count)
         elif kind is Report:
             self.server.defer(self._report, worker.rank, message)
         elif kind is Join:
@@ -674,10 +678,10 @@ class BuiltinEngine:
             except Exception:
                 log.exception("sleighexec: what a task printed or logged could not be handed on")
 
-    def _give_back(self, worker: WorkerLink, message: GiveBack) -> None:
-        """A worker found its present call long: the last calls of a loan have not begun."""
-        space, count = self.server.space, message.count
-        loan = space.loan(message.loan)
+    def _give_back(self, number: int, count: int) -> None:
+        """The last calls of a loan have not begun, and their worker is busy with another."""
+        space = self.server.space
+        loan = space.loan(number)
         assert loan is not None
         whole, cut = 0, []
         for task in reversed(loan.values):
@@ -698,6 +702,29 @@ class BuiltinEngine:
         self.server.dispatch(effects)
         self._scale()
 
+    def _take_back(self, worker: WorkerLink, message: Halted) -> None:
+        """A worker stands still: what it has not begun is for others, and it gets nothing new.
+
+        It asks before it begins another call, and learns from what we send here what is its own:
+        until then nothing that it says of these loans counts, but the results of what it began.
+        """
+        self.server.catch_up(worker.connection)  # with that, we know all that it has said
+        for payload in message.values:
+            self._answered(worker, payload)
+        worker.stopped = True
+        loans = list(self._loans(worker))
+        sizes = [sum(task.size() for task in loan.values) for loan in loans]
+        worker.kept = worker.begun(message.begun, message.loan)
+        left = sum(sizes) - max(worker.kept - worker.answered, 0)
+        worker.revoked = max(worker.revoked, *(loan.number for loan in loans), 0)
+        for loan, size in zip(reversed(loans), reversed(sizes)):
+            if left > 0:
+                self._give_back(loan.number, min(left, size))
+            left -= size
+        for tag in self.server.space.leave_line(worker.connection, self._lines.workspace):
+            worker.connection.deliver(tag, Nothing())  # when it goes on, it asks again
+        worker.connection.send(0, Revoked(worker.revoked, worker.kept, message.halt))
+
     def _loans(self, worker: WorkerLink) -> Iterator[Loan]:
         """The loans of tasks to a worker, oldest first."""
         for loan in self.server.space.loans(worker.connection):
@@ -709,6 +736,8 @@ class BuiltinEngine:
         return next(self._loans(worker), None)
 
     def _state_of(self, worker: WorkerLink) -> str:
+        if worker.stopped:
+            return "stopped"
         if not worker.ready:
             return "starting"
         return "busy" if self._oldest_loan(worker) is not None else "idle"
@@ -726,11 +755,15 @@ class BuiltinEngine:
             worker.pid = message.pid
             worker.process = WorkerProcess(worker.pid, worker.rank, self._signal_one(worker))
             self._pids.notify_all()
+        elif type(message) is Halted:
+            self._take_back(worker, message)
+        elif type(message) is Moved:
+            worker.stopped = False
         elif type(message) is Exited:
             self.server.drain(worker.connection)
             answers, printed = message.values
             self._answered(worker, answers)
-            begun = message.begun > worker.answered
+            begun = worker.begun(message.begun, message.loan) > worker.answered
             loss = Loss(
                 *worker.whereabouts(),
                 message.status,
@@ -933,7 +966,9 @@ class BuiltinEngine:
         if any(self._oldest_loan(w) is not None for w in self._workers.values()):
             return
         for worker in self._workers.values():
-            if worker.ready and not worker.told_to_leave:
+            if worker.stopped and (agent := self._agent_of(worker)) is not None:
+                agent.kill(worker.number)  # it would not hear that it is to leave
+            elif worker.ready and not worker.told_to_leave:
                 self._send_away(worker)
             elif self._is_far(worker):
                 self._agents[self._places.launchers[worker.rank]].kill()

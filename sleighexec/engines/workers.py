@@ -34,6 +34,9 @@ class WorkerLink:
         self.told_to_leave = False
         self.idle_since = 0.0  # on the monotonic clock, if it is idle
         self.gone = False
+        self.stopped = False  # it stands still, since long enough
+        self.revoked = 0  # what it had not begun of the loans up to this one was taken back
+        self.kept = 0  # …the number of the last call that was not
         self.answered = 0  # number of its last call whose outcome came
         self.known = Known(functions)
         self.process: WorkerProcess | None = None
@@ -41,6 +44,13 @@ class WorkerLink:
     def whereabouts(self) -> tuple[int, int | None, str]:
         """Rank, process id and host."""
         return self.rank, self.pid, self.host
+
+    def begun(self, number: int, loan: int) -> int:
+        """The number of the last call that it has begun, from what its journal says of it.
+
+        It writes that also of one that was taken back, just before it learns that.
+        """
+        return number if loan > self.revoked else min(number, self.kept)
 
     def pack(
         self, tasks: Sequence[Task], more: bool, grants: Sequence[Any] = ()

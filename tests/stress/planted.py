@@ -105,6 +105,12 @@ SPACES = [
     each for each in list(globals().values()) if isinstance(each, type) and each.__base__ is Space
 ]
 
+# An agent that takes a worker for stopped at once: to wait five seconds each time takes long.
+IMPATIENT = """
+import sleighexec.agent
+sleighexec.agent.HALT_SECONDS = 0.02
+"""
+
 # Statements for the process of the agent, run before its first fork.
 WORKERS = {
     "a worker that answers a call twice": """
@@ -146,6 +152,14 @@ Journal.read = late
 from sleighexec.worker import Journal
 was = Journal.read
 Journal.read = lambda self: (b"", was(self)[1])
+""",
+    "a worker that has stood still and asks nobody": IMPATIENT
+    + """
+from sleighexec.worker import Worker
+def always(self, group, number):
+    self._halt = self._words[4]
+    return True
+Worker._is_ours = always
 """,
 }
 
