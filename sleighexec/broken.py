@@ -177,4 +177,15 @@ class SerializationError(ExecutorError, BrokenProcessPool):
     """A call could not be rebuilt in the worker, or a result not in the caller.
 
     Fails its own task only. `__cause__` is what pickle raised.
+
+    Attributes:
+        data: The pickle of a result that could not be rebuilt in the caller, for `pickletools` or
+            another try; empty otherwise. Big buffers of arrays, which stay apart, are not in it.
     """
+
+    def __init__(self, text: str, data: bytes = b"") -> None:
+        super().__init__(text, data)
+        self.data = data
+
+    def __str__(self) -> str:
+        return str(self.args[0])

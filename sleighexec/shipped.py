@@ -28,7 +28,7 @@ class Shipped(Importer):
         self._call = call
         self._process = os.getpid()
         self._asked: dict[str, float] = {}  # module -> when, on the monotonic clock
-        self._refused: dict[str, str] = {}  # module -> why the caller does not send it
+        self.refused: dict[str, str] = {}  # module -> why the caller does not send it
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """As every finder. What the caller did not have it may have later, but not at once."""
@@ -49,22 +49,8 @@ class Shipped(Importer):
         except ConnectionLostError:
             return None
         if type(reply) is Failed:
-            self._refused[name] = reply.text
+            self.refused[name] = reply.text
         if type(reply) is not Values:
             return None
         is_package, file, text = json.loads(bytes(reply.values[0].head))
         return bool(is_package), str(file), str(text)
-
-    def explain(self, error: BaseException | None) -> None:
-        """Say in a ModuleNotFoundError, of the error or its causes, where it was and what helps."""
-        while error is not None:
-            if type(error) is ModuleNotFoundError and f" on {_host()}" not in str(error):
-                text = f"{error.msg} on {_host()}"
-                if error.name in self._refused:
-                    text += f": {self._refused[error.name]}"
-                error.msg, error.args = text, (text,)
-            error = error.__cause__
-
-
-def _host() -> str:
-    return os.uname().nodename

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import errno
 import math
 import mmap
 import os
@@ -78,6 +79,10 @@ END, BEGUN, HALT, LOAN = 0, 1, 4, 5  # the head as words of eight bytes
 HEAD = 6 * WORD.size
 JOURNAL = 128 * 1024  # bytes
 ROOM = JOURNAL - HEAD  # for records
+REMEDY = (
+    "workers look for modules where the sys.path of the caller leads; install it there, or let "
+    "what is in it travel by value, see cloudpickle.register_pickle_by_value"
+)
 TASKS = "task"  # the variable that all workers fetch from
 
 
@@ -417,9 +422,11 @@ class Worker:
                 else:
                     flag, record = self._pickled(result)
             except BaseException as error:  # SystemExit too belongs to the task, not to us
-                if self._shipped is not None:
-                    self._shipped.explain(error)
-                flag, record = pickling.BAD, _failure(error)
+                flag, record = pickling.BAD, self._failure(error)
+                if not _can_open():
+                    # No further call could open a file here: they are all for a new worker.
+                    self._left = 0
+                    self._drop_lined_up()
             with flushing:
                 if data is None:
                     self._write_record(flag, record)
@@ -493,6 +500,16 @@ class Worker:
             size = self._end - self._run_at - pickling.RECORD.size
             position = HEAD + self._run_at
             self._journal[position : position + 4] = size.to_bytes(4, "big")
+
+    def _drop_lined_up(self) -> None:
+        """Begin none of these: at our end they are first in line again."""
+        for group in self._groups:
+            group.items.clear()
+
+    def _failure(self, error: BaseException) -> bytes:
+        """What the caller gets to see of an error of a call."""
+        _explain(error, None if self._shipped is None else self._shipped.refused)
+        return _failure(error)
 
     def _pickled(self, result: object) -> tuple[int, bytes | None]:
         """A result as a record's flag and bytes; no bytes if it went out by itself.
@@ -685,8 +702,30 @@ def _deadline(seconds: float) -> float:
     return time.monotonic() + seconds if seconds else 0.0
 
 
+def _explain(error: BaseException | None, refused: dict[str, str] | None) -> None:
+    """Say in a ModuleNotFoundError, of an error or its causes, where it was and what helps.
+
+    `refused`: on another machine, why modules did not come from the caller.
+    """
+    where = f" on {os.uname().nodename}"
+    while error is not None:
+        if type(error) is ModuleNotFoundError and where not in str(error):
+            remedy = REMEDY if refused is None else refused.get(error.name or "", "")
+            text = f"{error.msg}{where}{': ' * bool(remedy)}{remedy}"
+            error.msg, error.args = text, (text,)
+        error = error.__cause__
+
+
+def _can_open() -> bool:
+    """Whether there is a descriptor left for whoever wants to open something."""
+    try:
+        os.close(os.dup(0))
+    except OSError as error:
+        return error.errno != errno.EMFILE  # a call may have closed all that there were
+    return True
+
+
 def _failure(error: BaseException) -> bytes:
-    """What the caller gets to see of an error of a call."""
     if isinstance(error, _BadArguments):
         from sleighexec.broken import SerializationError
 

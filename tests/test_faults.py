@@ -7,6 +7,8 @@ import ctypes
 import errno
 import faulthandler
 import os
+import pickle
+import pickletools
 import random
 import resource
 import signal
@@ -20,6 +22,7 @@ from collections import Counter
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 from sleighexec import SleighExecutor, WorkerLost, current_worker, errors
@@ -156,7 +159,12 @@ def test_in_a_map_a_lost_item_fails_the_map_at_its_place(executor: SleighExecuto
         next(results)
 
 
-def test_killing_workers_again_and_again_loses_nothing_with_retries() -> None:
+def test_killing_workers_again_and_again_loses_nothing_with_retries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It is we who kill them, perhaps twice in the same call: that is not to be blamed on it.
+    monkeypatch.setattr("sleighexec.task.MAX_KILLED", 1000)
+
     def slow_square(number: int) -> int:
         time.sleep(0.001)
         return number * number
@@ -312,6 +320,20 @@ def test_running_out_of_descriptors_is_the_error_of_the_call(executor: SleighExe
     assert list(executor.map(abs, range(200), timeout=PATIENCE)) == list(range(200))
 
 
+def test_a_worker_without_descriptors_is_replaced_after_its_call() -> None:
+    def read() -> int:
+        with open(__file__) as file:
+            return len(file.read(1))
+
+    with SleighExecutor(1) as executor:
+        pid = executor.submit(os.getpid).result(PATIENCE)
+        victim = executor.submit(leak)
+        futures = [executor.submit(read) for _ in range(50)]  # some of them lent with the leak
+        assert isinstance(victim.exception(PATIENCE), OSError)
+        assert [future.result(PATIENCE) for future in futures] == [1] * 50
+        assert executor.submit(os.getpid).result(PATIENCE) != pid
+
+
 def test_an_overflow_of_the_c_stack_is_a_death(executor: SleighExecutor) -> None:
     error = executor.submit(faulthandler._stack_overflow).exception(PATIENCE)  # type: ignore
     assert isinstance(error, WorkerLost)
@@ -328,9 +350,41 @@ def test_a_module_that_workers_do_not_have_fails_what_needs_it(
     error = executor.submit(id, phantom.Thing()).exception(PATIENCE)
     assert isinstance(error, errors.SerializationError)
     assert isinstance(error.__cause__, ModuleNotFoundError)
-    assert "phantom" in str(error)
+    host = os.uname().nodename
+    assert f"No module named 'phantom' on {host}: workers look for modules where" in str(error)
     error = executor.submit(phantom.work).exception(PATIENCE)
     assert isinstance(error, ModuleNotFoundError)
+    assert f"No module named 'phantom' on {host}: " in str(error)
+    assert executor.submit(abs, -1).result(PATIENCE) == 1
+    cloudpickle.register_pickle_by_value(phantom)  # which the error has named
+    try:
+        with SleighExecutor(1) as another:
+            assert another.submit(phantom.work).result(PATIENCE) is None
+    finally:
+        cloudpickle.unregister_pickle_by_value(phantom)
+
+
+class LocalOnly:
+    """Can be rebuilt in the process that made it, and in no other."""
+
+    def __reduce__(self) -> object:
+        return rebuilt_in, (os.getpid(), "inside")
+
+
+def rebuilt_in(pid: int, text: str) -> str:
+    if os.getpid() != pid:
+        raise ValueError("not here")
+    return text
+
+
+def test_a_result_that_cannot_be_rebuilt_is_kept_as_bytes(executor: SleighExecutor) -> None:
+    error = executor.submit(LocalOnly).exception(PATIENCE)
+    assert isinstance(error, errors.SerializationError)
+    assert isinstance(error.__cause__, ValueError)
+    assert str(error) == "the result could not be rebuilt here: ValueError: not here"
+    opcodes = [argument for _, argument, _ in pickletools.genops(error.data)]
+    assert "inside" in opcodes
+    assert pickle.loads(pickle.dumps(error)).data == error.data
     assert executor.submit(abs, -1).result(PATIENCE) == 1
 
 

@@ -161,10 +161,10 @@ def test_messages_are_equal_if_all_their_fields_are():
 
 def test_every_message_has_a_form():
     requests = set(m.Request.__args__) | set(m.Reply.__args__)
-    others = {m.Join, m.Welcome, m.Results, m.SetupFailed, m.Leave, m.Need, m.Report}
+    others = {m.Join, m.Welcome, m.Results, m.SetupFailed, m.Leave, m.Need, m.Report, m.Revoked}
     others |= {m.Lease, m.Leased, m.Release}
     agents = {m.Start, m.Started, m.Signal, m.KillCall, m.Exited, m.StopAgent, m.Watch}
-    assert set(CLASSES) == requests | others | agents
+    assert set(CLASSES) == requests | others | agents | {m.Halted, m.Moved}
 
 
 def test_no_two_messages_have_the_same_code():

@@ -713,14 +713,14 @@ class BuiltinEngine:
             self._answered(worker, payload)
         worker.stopped = True
         loans = list(self._loans(worker))
-        sizes = [sum(task.size() for task in loan.values) for loan in loans]
+        counts = [sum(map(size, loan.values)) for loan in loans]
         worker.kept = worker.begun(message.begun, message.loan)
-        left = sum(sizes) - max(worker.kept - worker.answered, 0)
+        left = sum(counts) - max(worker.kept - worker.answered, 0)
         worker.revoked = max(worker.revoked, *(loan.number for loan in loans), 0)
-        for loan, size in zip(reversed(loans), reversed(sizes)):
+        for loan, count in zip(reversed(loans), reversed(counts)):
             if left > 0:
-                self._give_back(loan.number, min(left, size))
-            left -= size
+                self._give_back(loan.number, min(left, count))
+            left -= count
         for tag in self.server.space.leave_line(worker.connection, self._lines.workspace):
             worker.connection.deliver(tag, Nothing())  # when it goes on, it asks again
         worker.connection.send(0, Revoked(worker.revoked, worker.kept, message.halt))

@@ -29,7 +29,8 @@ def deliver(done: list[Outcome]) -> None:
             from sleighexec.broken import SerializationError
 
             error = SerializationError(
-                f"the result could not be rebuilt here: {type(problem).__name__}: {problem}"
+                f"the result could not be rebuilt here: {type(problem).__name__}: {problem}",
+                bytes(data),
             )
             error.__cause__ = problem
         sink.deliver(index, value, error)
