@@ -71,6 +71,12 @@ def wait_for(condition: object, what: str, seconds: float = PATIENCE) -> None:
         time.sleep(0.01)
 
 
+def wait_for_file(path: Path) -> None:
+    """For a task: end when the file is there."""
+    while not path.exists():
+        time.sleep(0.005)
+
+
 def in_threads(work: Callable[[int], object], numbers: Iterable[int]) -> None:
     """Call `work` with each number, each in a thread of its own; raise what one of them raises."""
     problems: list[BaseException] = []

@@ -29,7 +29,7 @@ import numpy
 import pytest
 
 from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors
-from tests.conftest import wait_for
+from tests.conftest import wait_for, wait_for_file
 
 PATIENCE = 20
 
@@ -823,9 +823,11 @@ def test_many_threads_submit_at_once(executor: SleighExecutor) -> None:
         assert sum(threads.map(work, range(0, 3200, 200))) == sum(range(3200))
 
 
-def test_a_forked_child_is_told_and_does_not_disturb_the_parent(executor: SleighExecutor) -> None:
+def test_a_forked_child_is_told_and_does_not_disturb_the_parent(
+    executor: SleighExecutor, tmp_path: Path
+) -> None:
     executor.submit(add, 1).result(PATIENCE)
-    pending = executor.submit(time.sleep, 0.3)
+    pending = executor.submit(wait_for_file, tmp_path / "go")
     pid = os.fork()
     if pid == 0:
         status = 1
@@ -840,6 +842,7 @@ def test_a_forked_child_is_told_and_does_not_disturb_the_parent(executor: Sleigh
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    (tmp_path / "go").touch()
     assert pending.result(PATIENCE) is None
     assert executor.submit(add, 2).result(PATIENCE) == 2
 
