@@ -22,6 +22,7 @@ class EachCalls:
     """Methods of an executor. What they are called with follows Sleigh for Python (2008)."""
 
     _engine: Any
+    _max_pending: int | None  # calls that may wait
     _pending_class = SleighPending
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
@@ -202,10 +203,11 @@ class EachCalls:
         return pending
 
     def _window(self, loadFactor: float | None) -> float:
+        most = math.inf if self._max_pending is None else self._max_pending
         if loadFactor is None or loadFactor <= 0:
-            return math.inf
+            return most
         workers: int = self._engine.max_workers
-        return max(int(loadFactor * workers), workers)
+        return min(max(int(loadFactor * workers), workers), most)
 
 
 def _call(fun: Any, kind: str) -> tuple[Callable[..., Any], Row]:

@@ -73,6 +73,10 @@ class SleighExecutor(EachCalls, Executor):
         launcher: Where workers live: a launcher, or a list of them, each with its number of
             `workers`; ranks count through them. None: `Local()`, this machine.
         timeout, retries, memory_limit: Of every call that does not say otherwise; see `options`.
+        max_pending: How many calls may wait until a worker takes them: `submit` blocks while there
+            are so many, `map` and `eachElem` read their input as there is room. None: any number.
+            Calls that wait for other calls, or for one certain worker, do not count. A callback of
+            a Future never blocks, since results come in where it runs: what it submits is taken.
         on_crash: "heal", or "break": a worker's death breaks the pool, as in the standard library.
         capture_output: What tasks print also comes, line by line, into the variable `output@RANK`
             of the workspace `sleigh_ride` of this executor's server, which keeps the last 1000.
@@ -125,6 +129,7 @@ class SleighExecutor(EachCalls, Executor):
         name: str | None = None,
         min_workers: int | None = None,
         start_timeout: float | None = None,
+        max_pending: int | None = None,
     ) -> None:
         unsupported = {
             "engine": engine,
@@ -142,6 +147,9 @@ class SleighExecutor(EachCalls, Executor):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
             _checked_int("max_tasks_per_child", max_tasks_per_child, 1)
+        if max_pending is not None:
+            _checked_int("max_pending", max_pending, 1)
+        self._max_pending = max_pending
         if on_crash not in ("heal", "break"):
             raise ValueError(f'on_crash must be "heal" or "break", not {on_crash!r}')
         if output not in (PASS, CAPTURE, LOG) and not callable(output):
@@ -174,6 +182,7 @@ class SleighExecutor(EachCalls, Executor):
             on_end=_nothing if server is None else server[0].close,
             name=name or f"sleigh-{next(_counter)}",
             start_timeout=start_timeout,
+            max_pending=max_pending,
         )
         self._shut_down = False
         # Nothing that runs may hold the executor: when nobody else does, it ends by itself.
@@ -241,6 +250,8 @@ class SleighExecutor(EachCalls, Executor):
             group.wait_for_all(future)
             return future
         future = SleighFuture(self._engine, definition, needs, form, item, settings)
+        if self._max_pending is not None:
+            self._engine.wait_for_room()
         if settings.ranked:
             self._engine.put_ranked((future,), settings.priority, settings.needs)
         else:
@@ -248,6 +259,11 @@ class SleighExecutor(EachCalls, Executor):
         return future
 
     def _put(self, settings: Settings, tasks: Sequence[Task]) -> None:
+        if self._max_pending is not None and len(tasks):
+            for task in tasks[:-1]:
+                self._put(settings, (task,))
+            tasks = tasks[-1:]
+            self._engine.wait_for_room()
         if settings.ranked:
             self._engine.put_ranked(tasks, settings.priority, settings.needs)
         else:
@@ -417,6 +433,9 @@ class SleighExecutor(EachCalls, Executor):
             raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
         self._put(settings, ())  # raises what a submit would raise now
         fn = self._shared_if_big(fn)
+        if self._max_pending is not None:
+            most = max(self._max_pending // chunksize, 1)
+            buffersize = most if buffersize is None else min(buffersize, most)
         if buffersize is None:
             return results(self._job(settings, fn, list(items), chunksize), None, deadline)
         first = list(itertools.islice(items, buffersize * chunksize))
@@ -456,7 +475,11 @@ class SleighExecutor(EachCalls, Executor):
             job.needs = tuple(needs)
         else:
             items = rows
-        self._put(job.settings, (job.add(items),))
+        if self._max_pending is None:
+            self._put(job.settings, (job.add(items),))
+        else:  # each chunk counts
+            starts = range(0, len(items), job.chunk)
+            self._put(job.settings, [job.add(items[i : i + job.chunk]) for i in starts])
 
     def _map_by_submit(
         self,
@@ -673,7 +696,7 @@ class _View(EachCalls, Executor):
 
     def __init__(self, executor: SleighExecutor, settings: Settings) -> None:
         self._executor, self._settings = executor, settings
-        self._engine = executor._engine
+        self._engine, self._max_pending = executor._engine, executor._max_pending
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)

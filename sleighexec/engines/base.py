@@ -38,6 +38,12 @@ class Engine(Protocol):
             UnsupportedOptionError: No worker can have that.
         """
 
+    def wait_for_room(self) -> None:
+        """Where calls may not wait in any number: return when one more may.
+
+        At once for who serves, since nobody would make room meanwhile; and after the end.
+        """
+
     def hold(self, task: Task) -> None:
         """This one will be put when what it waits for is there: do not end before.
 

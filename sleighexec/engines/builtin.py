@@ -13,6 +13,7 @@ server's lock; what may run a user's code is deferred to the serving thread with
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -111,6 +112,7 @@ class BuiltinEngine:
         on_end: Callable[[], None],
         name: str,
         start_timeout: float | None = None,
+        max_pending: int | None = None,
     ) -> None:
         """See SleighExecutor.
 
@@ -124,7 +126,8 @@ class BuiltinEngine:
         self.broken: BaseException | None = None
         # The places of all ranks that there ever were: those from max_workers on are to leave.
         self._places, self._functions = Places(launchers), functions
-        self._start_timeout = start_timeout
+        self._start_timeout, self._max_pending = start_timeout, max_pending
+        self._bells: list[threading.Lock] = []  # of threads that wait for room
         self._max_tasks, self._capture = max_tasks_per_child, capture_output
         self._inner_threads, self._idle_timeout = inner_threads, idle_timeout
         self._capture_logging, self._output = capture_logging, output
@@ -196,6 +199,22 @@ class BuiltinEngine:
         variable = self._lines.variable_of(priority, needs)
         self.server.dispatch(self.server.space.put(variable, tasks))
         self._scale()
+
+    def wait_for_room(self) -> None:
+        while not self.in_loop():
+            bell = threading.Lock()
+            bell.acquire()
+            with self.server.lock:
+                if not self._is_full():
+                    return
+                self._bells.append(bell)
+            self.server.attend()
+            bell.acquire()
+
+    def _is_full(self) -> bool:
+        """Whether as many tasks wait as may. Not at the end: then they are refused."""
+        ended = self._closing or self.forked or self.broken is not None
+        return not ended and self._lines.length() >= (self._max_pending or math.inf)
 
     def hold(self, task: Task) -> None:
         with self.server.lock:
@@ -951,7 +970,11 @@ class BuiltinEngine:
                     self.server.wake_by(end)
 
     def _after_round(self) -> None:
-        """After each round of the serving thread: is everything done?"""
+        """After each round of the serving thread: is there room, is everything done?"""
+        if self._bells and not self._is_full():
+            bells, self._bells = self._bells, []
+            for bell in bells:
+                bell.release()
         if self._abandoned:
             self._closing = True
         if not self._closing:

@@ -104,6 +104,10 @@ class Lines:
                 while variable.values:
                     yield needs, variable.values.popleft()
 
+    def length(self) -> int:
+        """How many tasks wait for any worker."""
+        return len(self.tasks.values) + sum([len(each.values) for each in self.ranked.values()])
+
     def waiting(self) -> bool:
         """Whether a task waits for a worker, or for others first."""
         waits = bool(self.tasks.values) or any(box.values for box in self.boxes)
