@@ -289,6 +289,8 @@ class Pool:
 
     def forget(self) -> None:
         """In a forked child: close its descriptors. What is in the segments is the parent's."""
+        if self.closed:  # another has our descriptor's number
+            return
         self.closed = True
         for segment in self._free.values():
             segment.close(unused=False)

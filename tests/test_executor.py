@@ -841,10 +841,29 @@ def test_a_forked_child_is_told_and_does_not_disturb_the_parent(
                     os._exit(2)
         finally:
             os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     (tmp_path / "go").touch()
+    assert status == 0
     assert pending.result(PATIENCE) is None
     assert executor.submit(add, 2).result(PATIENCE) == 2
+
+
+def test_a_forked_child_is_told_also_beside_executors_that_have_ended(tmp_path: Path) -> None:
+    ended = [SleighExecutor(1) for _ in range(5)]
+    for each in ended:
+        each.submit(add, 1).result(PATIENCE)
+        each.shutdown()
+    with SleighExecutor(1) as executor:
+        executor.submit(add, 1).result(PATIENCE)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                executor.submit(add, 1)
+            except errors.ForkedProcessError:
+                os._exit(0)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_million_pending_tasks_could_wait(executor: SleighExecutor) -> None:
