@@ -21,4 +21,5 @@ napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = f"sleighexec {release}"
+html_show_copyright = False  # the LICENSE has it
 html_static_path = ["_static"]

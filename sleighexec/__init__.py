@@ -15,7 +15,33 @@ if TYPE_CHECKING:
         WorkerLost,
         WorkerOutOfMemory,
     )
-    from sleighexec.errors import DependencyError, RemoteError, SleighError
+    from sleighexec.errors import (
+        AuthenticationError,
+        ConnectError,
+        ConnectionLostError,
+        DeletedError,
+        DependencyError,
+        ExecutorError,
+        ForkedProcessError,
+        HostError,
+        HostKeyError,
+        IllegalValueError,
+        LoginError,
+        ModeError,
+        NoSuchVariableError,
+        NoSuchWorkspaceError,
+        OperationError,
+        OrderError,
+        ProtocolError,
+        RemoteError,
+        ServerError,
+        SleighError,
+        UnsupportedOptionError,
+        ValuePicklingError,
+        ValueUnpicklingError,
+        WorkspaceError,
+        WorkspaceFullError,
+    )
     from sleighexec.executor import SleighExecutor
     from sleighexec.launchers.command import Command
     from sleighexec.launchers.local import Local
@@ -45,14 +71,38 @@ _HOMES = {
     "Command": "launchers.command",
     "WorkspaceServer": "standalone",
     "current_worker": "worker",
-    "SleighError": "errors",
-    "DependencyError": "errors",
-    "RemoteError": "errors",
-    "TaskTimeoutError": "broken",
-    "WorkerLost": "broken",
-    "WorkerOutOfMemory": "broken",
-    "PoolBrokenError": "broken",
-    "SerializationError": "broken",
+}
+_ERRORS = {
+    "AuthenticationError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DeletedError",
+    "DependencyError",
+    "ExecutorError",
+    "ForkedProcessError",
+    "HostError",
+    "HostKeyError",
+    "IllegalValueError",
+    "LoginError",
+    "ModeError",
+    "NoSuchVariableError",
+    "NoSuchWorkspaceError",
+    "OperationError",
+    "OrderError",
+    "PoolBrokenError",
+    "ProtocolError",
+    "RemoteError",
+    "SerializationError",
+    "ServerError",
+    "SleighError",
+    "TaskTimeoutError",
+    "UnsupportedOptionError",
+    "ValuePicklingError",
+    "ValueUnpicklingError",
+    "WorkerLost",
+    "WorkerOutOfMemory",
+    "WorkspaceError",
+    "WorkspaceFullError",
 }
 
 __all__ = [
@@ -61,21 +111,43 @@ __all__ = [
     "MULTI",
     "SINGLE",
     "SSH",
+    "AuthenticationError",
     "Command",
+    "ConnectError",
+    "ConnectionLostError",
+    "DeletedError",
     "DependencyError",
+    "ExecutorError",
+    "ForkedProcessError",
+    "HostError",
+    "HostKeyError",
+    "IllegalValueError",
     "Local",
+    "LoginError",
+    "ModeError",
     "NetWorkSpace",
+    "NoSuchVariableError",
+    "NoSuchWorkspaceError",
     "NwsServer",
+    "OperationError",
+    "OrderError",
     "PoolBrokenError",
+    "ProtocolError",
     "RemoteError",
     "SerializationError",
+    "ServerError",
     "Sleigh",
     "SleighError",
     "SleighExecutor",
     "SleighPending",
     "TaskTimeoutError",
+    "UnsupportedOptionError",
+    "ValuePicklingError",
+    "ValueUnpicklingError",
     "WorkerLost",
     "WorkerOutOfMemory",
+    "WorkspaceError",
+    "WorkspaceFullError",
     "WorkspaceServer",
     "current_worker",
     "errors",
@@ -89,9 +161,10 @@ def __getattr__(name: str) -> object:
 
     if name == "errors":
         return import_module("sleighexec.errors")
-    if name not in _HOMES:
+    home = "errors" if name in _ERRORS else _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"sleighexec.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"sleighexec.{home}"), name)
     globals()[name] = value
     return value
 

@@ -145,6 +145,8 @@ class SleighExecutor(EachCalls, Executor):
         launchers = _places(launcher, max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if not isinstance(initargs, Iterable):
+            raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
         if max_tasks_per_child is not None:
             _checked_int("max_tasks_per_child", max_tasks_per_child, 1)
         if max_pending is not None:
@@ -795,6 +797,11 @@ def _places(
         launcher = Local()
     places: list[Launcher] = []
     for each in launcher if isinstance(launcher, Sequence) else [launcher]:
+        if not callable(getattr(each, "launch", None)):
+            raise TypeError(
+                f"launcher must be a launcher, such as Local() or SSH(name), or a list of them, "
+                f"not {each!r}"
+            )
         count = getattr(each, "workers", None)
         if count is None:
             count = _checked_workers(max_workers)

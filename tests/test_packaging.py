@@ -33,6 +33,8 @@ def test_every_public_name_can_be_had() -> None:
     for name in sleighexec.__all__:
         assert getattr(sleighexec, name) is not None
     assert set(sleighexec.__all__) <= set(dir(sleighexec))
+    for name in sleighexec.errors.__all__:
+        assert getattr(sleighexec, name) is getattr(sleighexec.errors, name)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = sleighexec.no_such_name
 
