@@ -14,6 +14,7 @@ from sleighexec.elements import NO_ARGUMENTS, NO_ELEMENTS
 from sleighexec.errors import IllegalValueError
 from sleighexec.future import Group
 from sleighexec.pending import Policy, ResultIterator, Row, SleighPending
+from sleighexec.progress import MakeDisplay, Meter
 
 Pending = TypeVar("Pending", SleighPending, ResultIterator)
 
@@ -24,6 +25,7 @@ class EachCalls:
     _engine: Any
     _max_pending: int | None  # calls that may wait
     _pending_class = SleighPending
+    _progress: MakeDisplay | None  # what makes the displays of eachElem and map
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
         """Submit a call for each row."""
@@ -106,7 +108,8 @@ class EachCalls:
             rows = [(*first, *row) for row in rows] if first else rows
             self._submit_rows(call, rows, group, chunk)
 
-        pending = self._pending_class(self._engine, submit, policy)
+        meter = self._meter(0 if elementFunc else elements.known_length(elementArgs, by))
+        pending = self._pending_class(self._engine, submit, policy, meter)
         pending.feed(rows, window)
         return pending.gather() if blocking else self._given(pending)
 
@@ -193,6 +196,10 @@ class EachCalls:
             self._submit_rows(call, rows, group, 1)
 
         return self._given(ResultIterator(rows, submit, policy, self._window(loadFactor)))
+
+    def _meter(self, hint: int = 0) -> Meter | None:
+        """What shows how far a call is that makes `hint` calls, or many; None: nobody asked."""
+        return None if self._progress is None else Meter(self._progress, hint)
 
     def _admit(self, on_error: str | None, accumulator: Any, kind: str) -> Policy:
         """Before a call is made: may it be made now, and what becomes of its outcomes."""

@@ -91,6 +91,14 @@ def columns(elementArgs: Any, by: str | None = None) -> list[Iterable[Any]]:
     return found if by is None else [_lines(column, by) for column in found]
 
 
+def known_length(elementArgs: Any, by: str | None = None) -> int:
+    """How many calls these elements make, if every column has a length; else 0."""
+    try:
+        return min(map(len, columns(elementArgs, by)))  # type: ignore[arg-type]
+    except TypeError:
+        return 0
+
+
 def separate(iterables: Iterable[Any]) -> list[Iterable[Any]]:
     """The columns of an imap: each argument is one.
 

@@ -33,6 +33,7 @@ from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
+from sleighexec.progress import MakeDisplay, Meter, maker
 from sleighexec.resources import Needs, needs_of
 from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
 from sleighexec.wire import MAX_FRAME
@@ -87,6 +88,10 @@ class SleighExecutor(EachCalls, Executor):
             of this process; "log": each line is logged here by the logger "sleighexec.output"; a
             function: called here with the rank and each line; "capture": nothing. `Future.output`
             has it in any case.
+        progress: Show how far `map` and `eachElem` are while they run. True: by tqdm, or a line of
+            text if it is not installed, in terminals and notebooks only; "tqdm", "rich" or "text":
+            by this, wherever standard error goes; a function: called with a `Progress`. See
+            `options` to show that of some calls only.
         inner_threads: How many threads numerical libraries (BLAS, OpenMP) may use in each worker,
             unless the environment says it (OMP_NUM_THREADS and its kind). None: the CPUs of the
             machine, divided among its workers; 0: as many as they like.
@@ -133,7 +138,6 @@ class SleighExecutor(EachCalls, Executor):
     ) -> None:
         unsupported = {
             "engine": engine,
-            "progress": progress,
         }
         for option, value in unsupported.items():
             if value is not None:
@@ -161,6 +165,7 @@ class SleighExecutor(EachCalls, Executor):
         if inner_threads is not None:
             _checked_int("inner_threads", inner_threads, 0)
         self._settings = _settings(Settings(), retries, timeout, memory_limit)
+        self._progress = maker(progress)
         self._functions = FunctionTable(self._module_path())
         prepared: Prepared | None = None
         if initializer is not None:
@@ -420,11 +425,13 @@ class SleighExecutor(EachCalls, Executor):
             # Somebody watches submit (a progress bar): let him see every call.
             return self._map_by_submit(fn, iterables, timeout, chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
-        return self._map(self._settings, fn, zip(*iterables), deadline, chunksize, buffersize)
+        rows = zip(*iterables)
+        return self._map(self._settings, self._meter(), fn, rows, deadline, chunksize, buffersize)
 
     def _map(
         self,
         settings: Settings,
+        meter: Meter | None,
         fn: Any,
         items: Iterator[tuple[Any, ...]],
         deadline: float | None,
@@ -439,14 +446,22 @@ class SleighExecutor(EachCalls, Executor):
             most = max(self._max_pending // chunksize, 1)
             buffersize = most if buffersize is None else min(buffersize, most)
         if buffersize is None:
-            return results(self._job(settings, fn, list(items), chunksize), None, deadline)
+            job = self._job(settings, meter, fn, list(items), chunksize)
+            return results(job, None, deadline)
         first = list(itertools.islice(items, buffersize * chunksize))
-        job = self._job(settings, fn, first, chunksize, lazy=True)
+        job = self._job(settings, meter, fn, first, chunksize, lazy=True)
         feed = _feed(weakref.ref(self), job, items, chunksize)
         return results(job, feed, deadline)
 
     def _job(
-        self, settings: Settings, fn: Any, rows: list[Any], chunksize: int, *, lazy: bool = False
+        self,
+        settings: Settings,
+        meter: Meter | None,
+        fn: Any,
+        rows: list[Any],
+        chunksize: int,
+        *,
+        lazy: bool = False,
     ) -> MapJob:
         definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
         apply_to = None if definition is not None else fn
@@ -458,14 +473,18 @@ class SleighExecutor(EachCalls, Executor):
         )
         form = PLAIN if plain else PICKLED
         known = definition or self._functions.apply_as(fn)
-        job = MapJob(self._engine, known, (), form, settings, chunksize, apply_to)
+        job = MapJob(self._engine, known, (), form, settings, chunksize, apply_to, meter)
         self._add(job, rows)
+        if meter is not None and not lazy:
+            meter.expect(0, last=True)
         return job
 
     def _add(self, job: MapJob, rows: list[Any]) -> None:
         """Put more items into a job and its span into the space."""
         if not rows:
             return
+        if job.meter is not None:
+            job.meter.expect(len(rows))
         if job.form == PICKLED:
             needs = dict.fromkeys(job.needs)
             items = []
@@ -533,6 +552,7 @@ class SleighExecutor(EachCalls, Executor):
         memory_limit: int | str | None = None,
         priority: int | None = None,
         resources: Mapping[str, int] | None = None,
+        progress: Any = None,
         **others: Any,
     ) -> _View:
         """A light view of the same pool with other settings for its calls; None: as they are.
@@ -554,6 +574,7 @@ class SleighExecutor(EachCalls, Executor):
             resources: What the worker must have, as launchers say it: `{"gpu": 1}`. A call that
                 needs more than any worker has raises `UnsupportedOptionError` when it is
                 submitted.
+            progress: As for the constructor; False: none.
 
         Raises:
             UnsupportedOptionError: An option is not available with this engine.
@@ -563,7 +584,7 @@ class SleighExecutor(EachCalls, Executor):
         settings = _settings(
             self._settings, retries, timeout, memory_limit, priority, needs_of(resources)
         )
-        return _View(self, settings)
+        return _View(self, settings, self._progress if progress is None else maker(progress))
 
     # ------------------------------------------------------------------ the pool
 
@@ -696,8 +717,10 @@ class SleighExecutor(EachCalls, Executor):
 class _View(EachCalls, Executor):
     """An executor with settings of its own on the pool of another."""
 
-    def __init__(self, executor: SleighExecutor, settings: Settings) -> None:
-        self._executor, self._settings = executor, settings
+    def __init__(
+        self, executor: SleighExecutor, settings: Settings, progress: MakeDisplay | None
+    ) -> None:
+        self._executor, self._settings, self._progress = executor, settings, progress
         self._engine, self._max_pending = executor._engine, executor._max_pending
 
     def __getattr__(self, name: str) -> Any:
@@ -717,7 +740,9 @@ class _View(EachCalls, Executor):
     ) -> Iterator[T]:
         deadline = None if timeout is None else time.monotonic() + timeout
         items = zip(*iterables)
-        return self._executor._map(self._settings, fn, items, deadline, chunksize, buffersize)
+        return self._executor._map(
+            self._settings, self._meter(), fn, items, deadline, chunksize, buffersize
+        )
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
         self._executor._bulk(self._settings, fn, rows, group, chunk_size)

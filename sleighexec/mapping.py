@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError
 from sleighexec.functions import Definition, GlobalValue
+from sleighexec.progress import Meter
 from sleighexec.task import BATCH_BYTES, PICKLED, Call, Loss, Settings, may_try_again
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ class MapJob:
         settings: Settings,
         chunk: int = 1,
         apply_to: Any = None,
+        meter: Meter | None = None,
     ) -> None:
         """`chunk` above 1 fixes how many items travel together; `apply_to` travels with each."""
+        self.meter = meter
         self.engine, self.definition, self.needs, self.form = engine, definition, needs, form
         self.settings, self.chunk, self.apply_to = settings, chunk, apply_to
         self.items: list[Any] = []
@@ -69,6 +72,8 @@ class MapJob:
             return
         self.items[index] = None
         self.results[index] = value if error is None else _Failure(error)
+        if self.meter is not None:
+            self.meter.ended(1, error is not None)
         if self._wanted == index:
             with self._condition:
                 self._condition.notify_all()
@@ -81,6 +86,8 @@ class MapJob:
             return
         self.items[index:end] = [None] * len(values)
         self.results[index:end] = values
+        if self.meter is not None:
+            self.meter.ended(len(values))
         if index <= self._wanted < end:
             with self._condition:
                 self._condition.notify_all()
@@ -121,6 +128,8 @@ class MapJob:
     def cancel(self) -> None:
         """Nobody wants the rest: what has not begun will not."""
         self.cancelled = True
+        if self.meter is not None:
+            self.meter.close()
 
     def kill(self) -> None:
         """Nobody wants the rest: what has not begun will not, what runs is stopped."""

@@ -16,10 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from sleighexec.errors import ForkedProcessError, IllegalValueError
 from sleighexec.future import Group, SleighFuture
+from sleighexec.progress import Meter, Progress
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
@@ -31,19 +32,11 @@ Submit = Callable[[list[Row], Group], None]
 Failure = Callable[[BaseException], object]  # what stands for an error in a list of results
 
 
-class Progress(NamedTuple):
-    """How far a SleighPending is: calls in all, ended, and of these failed or cancelled."""
-
-    total: int
-    done: int
-    failed: int
-
-
 class Arrivals:
     """A group of futures, and those of them that have ended, as they did. Thread-safe."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, meter: Meter | None = None) -> None:
+        self._engine, self.meter = engine, meter
         self._lock = threading.Lock()  # guards _waiters
         self._waiters: list[_Waiter] = []
         self._wanted: float = math.inf  # the least number of arrivals that one of them wants
@@ -53,11 +46,15 @@ class Arrivals:
 
     def submitted(self, futures: list[SleighFuture]) -> None:
         self.all += futures
+        if self.meter is not None:
+            self.meter.expect(len(futures))
 
     def ended(self, future: SleighFuture) -> None:
         failed = _error_of(future) is not None
         if failed:
             self.failed.append(future)
+        if self.meter is not None:
+            self.meter.ended(1, failed)
         self.arrived.append(future)
         # We append, then ask; whoever waits asks, then looks: one of us sees the other.
         if len(self.arrived) >= self._wanted or (failed and self._waiters):
@@ -210,9 +207,11 @@ class SleighPending(Sequence["Future[Any]"]):
     `as_completed(pending)`, `asyncio.gather(*pending)`; `await pending` gives what `wait()` does.
     """
 
-    def __init__(self, engine: Engine, submit: Submit, policy: Policy) -> None:
+    def __init__(
+        self, engine: Engine, submit: Submit, policy: Policy, meter: Meter | None = None
+    ) -> None:
         self._submit, self._policy = submit, policy
-        self._arrivals = Arrivals(engine)
+        self._arrivals = Arrivals(engine, meter)
         self._futures = self._arrivals.all
         self._numbers: dict[SleighFuture, int] = {}  # of futures, while results are accumulated
         self._accumulated = 0  # arrivals that the accumulator has had
@@ -330,6 +329,8 @@ class SleighPending(Sequence["Future[Any]"]):
                 row_slice = list(itertools.islice(rows, room))
                 self._submit(row_slice, arrivals)
                 if len(row_slice) < room:
+                    if arrivals.meter is not None:
+                        arrivals.meter.expect(0, last=True)
                     return
                 if self.check() >= window:
                     arrivals.wait(len(self) - int(window) + 1, or_failure=policy.raises)
@@ -352,6 +353,8 @@ class SleighPending(Sequence["Future[Any]"]):
             self.kill()
         else:
             self.cancel()
+        if self._arrivals.meter is not None:
+            self._arrivals.meter.close()
 
     def _kept(self) -> list[SleighFuture]:
         if self._policy.skips and self._arrivals.failed:

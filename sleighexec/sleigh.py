@@ -79,6 +79,7 @@ defaultSleighOptions: dict[str, Any] = {
     "userWsNameTemplate": "sleigh_user_%04d",
     "verbose": False,
     "redirectOutput": True,
+    "progress": None,
 }
 
 _GONE = {
@@ -146,6 +147,7 @@ class Sleigh(SleighExecutor):
         workingDir: Where workers run; the present directory by default.
         wsNameTemplate, userWsNameTemplate: Names of the two workspaces, given a number.
         redirectOutput: What workers print also comes into `output@RANK` of the workspace `nws`.
+        progress: As for `SleighExecutor`.
         verbose: Say on stderr what is started.
         user: For launch functions.
 
@@ -183,6 +185,7 @@ class Sleigh(SleighExecutor):
             initializer=enter_if_there if remote and given is None else os.chdir,
             initargs=(directory,),
             capture_output=self.settings["redirectOutput"],
+            progress=self.settings["progress"],
             workspace=None if host is None else f"sleigh://{host}:{self.settings['nwsPort']}",
         )
         self._engine.stop_at_exit = True  # workers end with their master

@@ -182,7 +182,7 @@ def test_submit_takes_any_keyword_of_the_task(either: Executor) -> None:
         ({"on_crash": "panic"}, ValueError, "on_crash"),
         ({"engine": "dask://x"}, errors.UnsupportedOptionError, "engine="),
         ({"timeout": 0}, ValueError, "timeout"),
-        ({"progress": True}, errors.UnsupportedOptionError, "progress="),
+        ({"progress": "bar"}, ValueError, "progress must be"),
     ],
 )
 def test_a_wrong_argument_is_refused_at_once(

@@ -55,6 +55,7 @@ LADDER = [
     "engines",
     "future",
     "dependencies",
+    "progress",
     "mapping",
     "pending",
     "each",
@@ -83,6 +84,7 @@ IMPURE = {
 }
 # They are heavy to import, or need not be there: only the file that uses one knows it.
 ONE_HOME = {"cloudpickle", "cryptography", "tblib", "paramiko", "distributed", "dask"}
+ONE_HOME |= {"tqdm", "rich"}
 
 # errors gives out the errors of broken as its own, by name and when asked.
 LAZY_EXPORTS = {("errors", "broken")}
