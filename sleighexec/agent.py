@@ -34,6 +34,7 @@ from sleighexec.messages import (
     Exited,
     Halted,
     KillCall,
+    Leaving,
     Moved,
     Payload,
     Signal,
@@ -61,6 +62,7 @@ MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which ru_maxrs
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 # What numerical libraries go by when they are loaded: BLAS in all its kinds, OpenMP, numexpr.
 THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB")
+POLITE = {signal.SIGTERM, signal.SIGINT}  # signals that ask us to leave
 PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
 
 
@@ -91,7 +93,7 @@ class Agent:
         self._forked = 0  # workers so far
         self._pause = PARENT_CHECK  # seconds between looks at who must be ended
         self._oom_kills = _oom_kills()
-        self._stopping = False
+        self._stopping = self._leaving = False
         self._round_at = time.monotonic()
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ, self._hear)
@@ -112,6 +114,9 @@ class Agent:
                 if worker is not None:
                     return worker  # type: ignore[no-any-return]
             self._pass_on()
+            if self._leaving:
+                self._leaving = False
+                self._tell(Leaving())
             if self._pause < PARENT_CHECK:
                 self._look_after()
             self._look_at_still()
@@ -119,6 +124,10 @@ class Agent:
                 # EOF alone does not tell: a forked child of the client may hold the socket too.
                 self.die()
         return None
+
+    def ask_to_leave(self, *_: object) -> None:
+        """A signal handler; the loop wakes, and says it."""
+        self._leaving = True
 
     def die(self) -> NoReturn:
         """The client is gone: nothing that it started may stay."""
@@ -480,8 +489,11 @@ def _share_cpus(threads: int | None, beside: int) -> None:
             os.environ.setdefault(f"{name}_{kind}_THREADS", str(count))
 
 
-def main() -> None:
-    """Entry point of the agent process: its stdin is the stream to the client."""
+def main(*, polite: bool = False) -> None:
+    """Entry point of the agent process: its stdin is the stream to the client.
+
+    `polite`: at SIGTERM it asks the client to let it go after the present calls.
+    """
     parent = int(sys.argv[1])
     control = socket.socket(fileno=os.dup(0))
     os.set_inheritable(control.fileno(), False)
@@ -491,7 +503,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     gc.enable()
-    worker = Agent(control, parent).serve()
+    agent = Agent(control, parent)
+    if polite:
+        signal.signal(signal.SIGTERM, agent.ask_to_leave)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)  # who has started us has blocked them
+    worker = agent.serve()
     if worker is None:
         os._exit(0)  # nothing of ours needs an orderly end, and that takes 10 ms
     worker.run()

@@ -1,4 +1,4 @@
-"""The command line: `sleighexec server`, `status`, `ws …`; also `python -m sleighexec`."""
+"""The command line: `sleighexec server`, `worker`, `status`, `ws`; also `python -m sleighexec`."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def parser() -> argparse.ArgumentParser:
     )
     server.add_argument(
         "--max-connections", type=int, metavar="N", help="of clients (default: 10000)"
+    )
+
+    worker = commands.add_parser("worker", help="join the pool of an executor that listens")
+    worker.add_argument("where", metavar="URL-OR-FILE", help="-: such a file on standard input")
+    worker.add_argument("--workers", type=int, default=1, metavar="N", help="at most (default: 1)")
+    worker.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="what each of them has, such as gpu=1",
     )
 
     status = commands.add_parser("status", help="say how a server or executor is")
@@ -88,6 +99,22 @@ def _server(options: argparse.Namespace) -> int:
         print(text, flush=True)
         stop.wait()
     return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from sleighexec.join import join
+
+    resources = {}
+    for text in options.resource:
+        name, equals, count = text.partition("=")
+        if not equals or not count.isdigit():
+            raise ValueError(f"--resource takes NAME=N, not {text!r}")
+        resources[name] = int(count)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    return join(options.where, options.workers, resources, say)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -147,4 +174,4 @@ def _literal(text: str) -> object:
         return text
 
 
-_COMMANDS = {"server": _server, "status": _status, "ws": _workspace}
+_COMMANDS = {"server": _server, "worker": _worker, "status": _status, "ws": _workspace}

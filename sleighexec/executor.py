@@ -657,6 +657,28 @@ class SleighExecutor(EachCalls, Executor):
         """
         self._engine.resize(_checked_workers(_checked_int("max_workers", max_workers, 1)))
 
+    def listen(self, bind: str = "127.0.0.1:0") -> str:
+        """Let machines join this pool by themselves, by `sleighexec worker`; the URL for them.
+
+        Each of their workers gets a rank of its own, so the pool grows; when they leave or are
+        lost it shrinks. The connection file of the URL is in the run directory of the user:
+        machines that do not share it need a copy. It has keys to join and to look
+        (`sleighexec status`), and goes when the executor ends.
+
+        Args:
+            bind: "host:port" of this machine, port 0 for a free one. There is TLS on all of them.
+
+        Raises:
+            OSError, ValueError: There it cannot listen.
+            RuntimeError: After `shutdown`.
+            PoolBrokenError: No worker can be had any more.
+        """
+        engine: Any = self._engine
+        if not hasattr(engine, "listen"):
+            raise UnsupportedOptionError("with this engine no machine can join by itself")
+        url: str = engine.listen(bind)
+        return url
+
     def workers(self) -> list[WorkerInfo]:
         """The workers there are now, by rank."""
         return self._engine.workers()

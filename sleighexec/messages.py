@@ -460,5 +460,9 @@ class Moved(Message):
         self.worker = worker
 
 
+class Leaving(Message):
+    """From an agent: its workers are to leave after their present calls, and it with them."""
+
+
 class StopAgent(Message):
     """End when the last worker has ended."""

@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 import time
-from typing import NoReturn
 
+from sleighexec import agent
 from sleighexec.relay import END_SECONDS, Relay
 
 
@@ -28,37 +28,52 @@ def main() -> None:
     os.close(null)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    ours, prints, child = fork_agent(read, write)
+    if not child:
+        agent.main()
+        return
+    Relay(read, write, ours, prints, far=True).serve()
+    os.close(read)
+    os.close(write)
+    os._exit(agent_status(child))
+
+
+def fork_agent(*not_for_it: int) -> tuple[socket.socket, int, int]:
+    """Fork the process that is to be the agent.
+
+    Returns in the parent: our end of the agent's connection, where its workers print, its process
+    id. In the child, which is to call `agent.main`: the last of them is 0.
+
+    Args:
+        not_for_it: Descriptors that it is to close.
+    """
     ours, theirs = socket.socketpair()
     prints, printed = os.pipe()
     parent, child = os.getpid(), os.fork()
     if child:
         theirs.close()
         os.close(printed)
-        Relay(read, write, ours, prints, far=True).serve()
-        os.close(read)
-        os.close(write)
-        _leave(child)
+        return ours, prints, child
     ours.close()
-    for descriptor in (read, write, prints):
+    for descriptor in (*not_for_it, prints):
         os.close(descriptor)
     os.dup2(theirs.fileno(), 0)
     os.dup2(printed, 1)
     theirs.close()
     os.close(printed)
     sys.argv = ["sleighexec-agent", str(parent)]
-    from sleighexec.agent import main
-
-    main()
+    return ours, prints, 0
 
 
-def _leave(child: int) -> NoReturn:
-    """Wait for the agent, which ends by itself, and end as it did."""
+def agent_status(child: int) -> int:
+    """Wait for the agent, which ends by itself; how it did."""
     deadline = time.monotonic() + END_SECONDS
     while time.monotonic() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)
+            return code if code >= 0 else 128 - code
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
-    os._exit(1)
+    os.waitpid(child, 0)
+    return 1

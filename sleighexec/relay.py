@@ -42,6 +42,7 @@ MANY = 8  # frames for the stream after which no more is read in a round
 BEAT_SECONDS = 1.0
 NEAR_PATIENCE = 5.0  # seconds of silence after which a host counts as lost
 FAR_PATIENCE = 300.0  # …and after which a host gives its client up: a laptop's lid was closed
+AGENT_ENDED = "the agent ended"  # why a far end ends in order
 END_SECONDS = 2.0  # for what is on its way when a side ends
 
 
@@ -226,7 +227,7 @@ class Relay:
             channel.credit -= len(data)
             self._put(DATA, channel.number, len(data), data)
         elif channel is self._control:
-            self._end("the agent ended" if self._far else "it was closed here")
+            self._end(AGENT_ENDED if self._far else "it was closed here")
         elif channel.number == OUTPUT:
             channel.ending = True
         else:
@@ -347,7 +348,7 @@ class Relay:
                 channel.written = channel.received
                 channel.waiting.clear()
             elif channel is self._control:
-                self._end("the agent ended" if self._far else "it was closed here")
+                self._end(AGENT_ENDED if self._far else "it was closed here")
                 return
             else:
                 self._put(CLOSE, channel.number, 0)

@@ -10,6 +10,7 @@ from sleighexec.resources import Needs
 
 TIMEOUT, MEMORY, KILLED, OOM = "timeout", "memory", "killed", "oom"  # why a worker was ended
 MAX_KILLED = 2  # workers that one call may cost
+MAX_EXCUSED = 3  # that may end under it for no fault of its: then it takes longer than they have
 UNFILLED = 2  # the form of arguments that are not all there yet
 PLAIN, PICKLED = 0, 1  # arguments as a tuple of simple values; or as a Payload of (args, kwargs)
 BATCH_BYTES = 1024 * 1024  # of pickled arguments after which a batch takes no further call
@@ -70,9 +71,11 @@ class Loss:
         peak: Bytes of memory it had at most; 0: not known.
         host_lost: Why its whole host was lost; "" if it was not.
         printed: The end of what the call had printed, UTF-8.
+        excused: The end was to be expected: the call may be tried again whatever it allows.
     """
 
     __slots__ = (
+        "excused",
         "host",
         "host_lost",
         "peak",
@@ -95,16 +98,20 @@ class Loss:
         peak: int = 0,
         host_lost: str = "",
         printed: bytes = b"",
+        excused: bool = False,
     ) -> None:
         self.rank, self.pid, self.host, self.status = rank, pid, host, status
         self.reason, self.stderr, self.peak = reason, stderr, peak
-        self.host_lost, self.printed = host_lost, printed
+        self.host_lost, self.printed, self.excused = host_lost, printed, excused
 
 
 def may_try_again(losses: tuple[Loss, ...], settings: Settings) -> bool:
     """Whether a call that has lost these workers is to be tried once more."""
+    blamed = sum(not loss.excused for loss in losses)
+    if losses[-1].excused and len(losses) - blamed < MAX_EXCUSED:
+        return True
     timed_out = losses[-1].reason == TIMEOUT
-    return not timed_out and len(losses) <= settings.retries and not is_deadly(losses)
+    return not timed_out and blamed <= settings.retries and not is_deadly(losses)
 
 
 def is_deadly(losses: tuple[Loss, ...]) -> bool:

@@ -142,6 +142,7 @@ _form(69, m.KillCall, "worker", "call")
 _form(70, m.Watch)
 _form(71, m.Halted, "worker", "begun")
 _form(72, m.Moved, "worker")
+_form(73, m.Leaving)
 
 _PLAIN = 1  # flag: all buffers belong to one pickled value without a summary
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ from sleighexec.server import Connection, Server
 LAUNCH_SECONDS = 60.0  # for a launched agent to answer
 LEAST_PAUSE, MOST_PAUSE = 0.01, 0.5  # seconds between its looks at calls with limits
 MEMORY_PAUSE = 0.05  # where one is of memory, which can be filled fast
+EARLY = 15.0  # seconds that a batch system may end something before we take it to end
 AGENT_SECONDS = 5.0  # for the agent to read what it is told, and to end after its last worker
 
 
@@ -56,6 +58,7 @@ class AgentLink:
         command = [sys.executable, *flags, "-c", boot, str(os.getpid())]
         self._environ = dict(os.environ)
         self._timeout = LAUNCH_SECONDS if timeout is None else timeout
+        self._timeout = getattr(launcher, "start_timeout", None) or self._timeout
         self._handle: Handle
         self._remote = isinstance(launcher, RemoteLauncher)
         self.failure: HostError | None = None  # after its end: what went wrong on its host
@@ -66,6 +69,11 @@ class AgentLink:
         # While the agent comes up: at interpreter exit it would be too late to import this.
         import sleighexec.broken  # noqa: F401
 
+        self.draining = False  # its workers are to leave, and then it ends
+        self.drain_at: float | None = None  # when that is to be
+        self._lifetime: float | None = getattr(launcher, "lifetime", None)
+        self._drain_before: float = getattr(launcher, "drain_before", 0.0)
+        self._ends_at = math.inf
         self._connection = server.connect(self._handle.stream, hear, lost)
         self._pause = MOST_PAUSE
         self._connection.deadline = time.monotonic() + delay + self._timeout
@@ -76,6 +84,13 @@ class AgentLink:
         """It has answered: it lives."""
         self._pause = MOST_PAUSE
         self._connection.deadline = None
+        if self._lifetime is not None and self.drain_at is None:
+            self._ends_at = time.monotonic() + self._lifetime
+            self.drain_at = self._ends_at - self._drain_before
+
+    def expired(self) -> bool:
+        """Whether its time is over, so that nobody is to be blamed for its end."""
+        return time.monotonic() >= self._ends_at - max(self._drain_before, EARLY)
 
     @property
     def silent(self) -> bool:

@@ -29,12 +29,14 @@ from sleighexec.access import embedded
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import register, shut_down
+from sleighexec.engines.hosts import Hosts
+from sleighexec.engines.joining import Joined, Reception
 from sleighexec.engines.lines import Lines, divide, size
-from sleighexec.engines.outcomes import deliver
+from sleighexec.engines.outcomes import deliver, hand_on
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.engines.workers import WorkerLink, carried
-from sleighexec.errors import ExecutorError, ForkedProcessError, HostError
+from sleighexec.errors import ExecutorError, ForkedProcessError
 from sleighexec.functions import FunctionTable
 from sleighexec.launchers.base import Launcher, RemoteLauncher
 from sleighexec.messages import (
@@ -46,6 +48,7 @@ from sleighexec.messages import (
     Lease,
     Leased,
     Leave,
+    Leaving,
     Moved,
     Need,
     Nothing,
@@ -76,7 +79,6 @@ MAX_FAILED_STARTS = 5  # workers in a row that ended before they worked: then th
 START_PAUSE = 0.1  # seconds before the next one, after the second of them; then twice as long
 
 log = logging.getLogger("sleighexec")
-output_log = logging.getLogger("sleighexec.output")
 
 
 class _Sticky:
@@ -91,7 +93,7 @@ class _Sticky:
         return any(task() is value for task in self._tasks for value in box.values)
 
 
-class BuiltinEngine:
+class BuiltinEngine(Hosts):
     """See `sleighexec.engines.base.Engine`."""
 
     def __init__(
@@ -124,7 +126,6 @@ class BuiltinEngine:
         self.max_workers = self._unmanned = len(launchers)
         self.forked = self.stop_at_exit = False
         self.broken: BaseException | None = None
-        # The places of all ranks that there ever were: those from max_workers on are to leave.
         self._places, self._functions = Places(launchers), functions
         self._start_timeout, self._max_pending = start_timeout, max_pending
         self._bells: list[threading.Lock] = []  # of threads that wait for room
@@ -154,6 +155,7 @@ class BuiltinEngine:
         self._workers: dict[int, WorkerLink] = {}  # by number
         self._numbers = iter(range(1, 2**62))
         self._agents: dict[Launcher, AgentLink] = {}
+        self._receptions: list[Reception] = []
         self._failed_starts = 0
         self._start_at = 0.0  # not before that time, after failed starts; 0: at once
         self._closing = self._abandoned = self._killing = False
@@ -189,8 +191,8 @@ class BuiltinEngine:
     def put_ranked(self, tasks: Sequence[Task], priority: int, needs: Needs = ()) -> None:
         with self.server.lock:
             self._check_open()
-            if needs and not self._fit(needs):
-                raise self._places.unfit(needs, self.max_workers)
+            if needs and not self._places.fit(needs):
+                raise self._places.unfit(needs)
             if tasks:
                 self._line_up(tasks, priority, needs)
 
@@ -239,8 +241,11 @@ class BuiltinEngine:
             self._check_open()
             if sticky is not None:
                 self._sticky.append(_Sticky(sticky, tasks))
-            for box, task in zip(self._lines.boxes, tasks):
-                self.server.dispatch(self.server.space.put(box, (task,)))
+            ranks = sorted(self._places.wanted)
+            for rank, task in zip(ranks, tasks):
+                self.server.dispatch(self.server.space.put(self._lines.boxes[rank], (task,)))
+            for task in tasks[len(ranks) :]:  # some have left at this very moment
+                self.server.defer(task.withdraw)
             for launcher in self._places.given_up:
                 self._fail_boxes(launcher)
             self._scale()
@@ -252,15 +257,11 @@ class BuiltinEngine:
     def resize(self, max_workers: int) -> None:
         with self.server.lock:
             self._check_open()
-            self.max_workers = max_workers
-            launchers = self._places.launchers
-            launchers += launchers[-1:] * (max_workers - len(launchers))
-            self._lines.add_boxes(len(launchers))
-            self._count_unmanned()
+            self._places.resize(max_workers)
+            self._ranks_changed()
             for worker in self._workers.values():
-                idle = not worker.told_to_leave and self._state_of(worker) == "idle"
-                if idle and worker.rank >= self.max_workers:
-                    self._send_away(worker)
+                if worker.rank not in self._places.wanted:
+                    self._send_away_idle(worker)
             self._scale()
 
     def start(self) -> None:
@@ -299,10 +300,6 @@ class BuiltinEngine:
         self.server.dispatch(self.server.space.serve(self._lines.tasks))
         self._scale()
         return []
-
-    def _fit(self, needs: Needs) -> bool:
-        """Whether there may be a worker that has this."""
-        return self._places.fit(needs, self.max_workers)
 
     def _is_idle(self) -> bool:
         return not (
@@ -403,8 +400,8 @@ class BuiltinEngine:
             return
         if self._lines.ranked:
             self._serve_ranked()
-            for needs, task in self._lines.unfit(self._fit):
-                self.server.defer(task.fail, partial(self._places.unfit, needs, self.max_workers))
+            for needs, task in self._lines.unfit(self._places.fit):
+                self.server.defer(task.fail, partial(self._places.unfit, needs))
         if self._start_at:
             if self._start_at > time.monotonic():
                 self.server.wake_by(self._start_at)
@@ -412,15 +409,14 @@ class BuiltinEngine:
             self._start_at = 0.0
         taken = {worker.rank for worker in self._workers.values()}
         # Those that are to leave come once more for what is in their mailboxes.
-        free = [
-            rank
-            for rank in self._places.usable()
-            if rank not in taken and (rank < self.max_workers or self._lines.boxes[rank].values)
-        ]
+        called = [rank for rank, box in enumerate(self._lines.boxes) if box.values]
+        free = [rank for rank in self._places.usable(called) if rank not in taken]
+        if draining := [each for each, agent in self._agents.items() if agent.draining]:
+            free = [rank for rank in free if self._places.launchers[rank] not in draining]
         if not everybody:
             coming = [w.rank for w in self._workers.values() if not w.ready]
             wanted = self._lines.wanted(free, coming, self._places.offer)
-            free = [rank for rank in free if rank in wanted or self._lines.boxes[rank].values]
+            free = [rank for rank in free if rank in wanted or rank in called]
         for rank in free:
             try:
                 self._start_worker(rank)
@@ -439,7 +435,7 @@ class BuiltinEngine:
         self.server.start()
         number = next(self._numbers)
         ranks = self._places.ranks(launcher)
-        beside = max(sum(each < self.max_workers for each in ranks), 1)
+        beside = max(sum(each in self._places.wanted for each in ranks), 1)
         pool = self.server.pool() if _shares_memory(launcher) else None
         setup = {
             "threads": self._inner_threads,
@@ -457,70 +453,6 @@ class BuiltinEngine:
         self._workers[number] = worker
         self._count_unmanned()
 
-    def _count_unmanned(self) -> None:
-        """Workers have come or gone, or may be more or less: how many ranks have none."""
-        manned = {worker.rank for worker in self._workers.values()}
-        wanted = [rank for rank in self._places.usable() if rank < self.max_workers]
-        self._unmanned = sum(rank not in manned for rank in wanted)
-
-    def _start_agent(self, launcher: Launcher) -> AgentLink:
-        agent = self._agents[launcher] = AgentLink(
-            self.server,
-            launcher,
-            self._hear_agent,
-            lambda _: self._lost_agent(launcher),
-            self._start_timeout,
-            self._places.pause(launcher),
-        )
-        return agent
-
-    def gather(self, least: int, timeout: float) -> None:
-        """Before anything else: wait for the hosts, and begin with those that come in time.
-
-        Raises:
-            PoolBrokenError: There are places for fewer than `least` workers.
-        """
-        deadline = time.monotonic() + timeout + 1  # launchers see it first, and know more
-        with self.server.lock:
-            self.server.start()
-            agents = {each: self._start_agent(each) for each in self._places.remote()}
-        absent = [host for host, agent in agents.items() if not agent.wait_settled(deadline)]
-        with self.server.lock:
-            for launcher in absent:
-                agents[launcher].kill()
-        for launcher in absent:  # without the lock: their ends are heard of by the serving thread
-            self._gone_agent(launcher, agents[launcher])
-        with self.server.lock:
-            reasons = []
-            for launcher in agents:
-                self._places.came(launcher)
-            for launcher in absent:
-                self._places.leave_out(launcher)
-                reasons.append(str(agents[launcher].failure or f"{launcher.host}: did not come"))
-            self.max_workers = len(self._places.launchers)
-            del self._lines.boxes[self.max_workers :]
-            self._count_unmanned()
-            if self.max_workers < least:
-                text = f"there are places for {self.max_workers} workers only, not for {least}"
-                self._break("\n".join((text, *reasons)), agents[absent[0]].failure)
-                raise self._broken_error()
-            for reason in reasons:
-                log.warning("sleighexec: begun without %s", reason)
-
-    def _gone_agent(self, launcher: Launcher, agent: AgentLink) -> None:
-        """Wait until an agent that was killed is forgotten."""
-        with self._pids:
-            self._pids.wait_for(lambda: self._agents.get(launcher) is not agent)
-
-    def _agent_of(self, worker: WorkerLink) -> AgentLink | None:
-        return self._agents.get(self._places.launchers[worker.rank])
-
-    def _is_far(self, worker: WorkerLink) -> bool:
-        """Whether it is to live on another machine, and nobody there has answered yet."""
-        agent = self._agent_of(worker)
-        remote = isinstance(self._places.launchers[worker.rank], RemoteLauncher)
-        return remote and agent is not None and agent.silent
-
     def _hear_worker(self, connection: Connection, tag: int, message: Any) -> None:
         worker: WorkerLink = connection.worker  # type: ignore[attr-defined]
         kind = type(message)
@@ -535,7 +467,7 @@ class BuiltinEngine:
             if message.loan > worker.revoked:  # else it did not know yet
                 self._give_back(message.loan, message.count)
         elif kind is Report:
-            self.server.defer(self._report, worker.rank, message)
+            self.server.defer(hand_on, self._output, worker.rank, message)
         elif kind is Join:
             worker.pid, worker.host = message.pid, message.host
             worker.system, worker.python = message.system, message.python
@@ -583,7 +515,7 @@ class BuiltinEngine:
 
     def _fetch(self, worker: WorkerLink, tag: int, message: Fetch) -> None:
         """A worker asks for tasks: the next ones, or (with a timeout) those behind the present."""
-        if worker.rank >= self.max_workers or worker.told_to_leave:
+        if worker.draining or worker.told_to_leave or worker.rank not in self._places.wanted:
             if message.timeout is not None:
                 worker.connection.deliver(tag, Nothing())
                 return
@@ -684,41 +616,9 @@ class BuiltinEngine:
             self._failed_starts = 0
             self.server.defer(deliver, done)
 
-    def _report(self, rank: int, report: Report) -> None:
-        """What tasks have printed and logged. Runs users' code, so without the lock."""
-        for item in pickling.loads(report.values[0]):
-            try:
-                if type(item) is not str:
-                    records.replay(item)
-                elif callable(self._output):
-                    self._output(rank, item)
-                else:
-                    output_log.info("%s", item, extra={"sleigh_worker": rank})
-            except Exception:
-                log.exception("sleighexec: what a task printed or logged could not be handed on")
-
     def _give_back(self, number: int, count: int) -> None:
         """The last calls of a loan have not begun, and their worker is busy with another."""
-        space = self.server.space
-        loan = space.loan(number)
-        assert loan is not None
-        whole, cut = 0, []
-        for task in reversed(loan.values):
-            if count <= 0:
-                break
-            size = task.size()
-            if size <= count:
-                whole += 1
-                task.give_back()
-            else:
-                _, part = task.split(count)
-                cut.append(part)
-            count -= size
-        # The cut-off end of one stands before those that went back whole: put them in first.
-        effects = space.give_back(loan.number, whole)
-        if cut:
-            effects += space.put_first(loan.variable, cut)
-        self.server.dispatch(effects)
+        self.server.dispatch(self._lines.give_back(number, count))
         self._scale()
 
     def _take_back(self, worker: WorkerLink, message: Halted) -> None:
@@ -763,13 +663,15 @@ class BuiltinEngine:
 
     # ------------------------------------------------------------------ workers go
 
-    def _hear_agent(self, connection: Connection, tag: int, message: Any) -> None:
+    def _hear_agent(self, launcher: Launcher, _: Connection, tag: int, message: Any) -> None:
+        if type(message) is Leaving:
+            self._drain(launcher)
+            return
         worker = self._workers.get(message.worker)
         if worker is None:
             return
         if (agent := self._agent_of(worker)) is not None:
-            agent.heard()
-            self._places.came(self._places.launchers[worker.rank])
+            self._heard(launcher, agent)
         if type(message) is Started:
             worker.pid = message.pid
             worker.process = WorkerProcess(worker.pid, worker.rank, self._signal_one(worker))
@@ -821,8 +723,12 @@ class BuiltinEngine:
         silent, end = agent.silent, agent.reap()
         self._pids.notify_all()
         mine = [w for w in self._workers.values() if self._places.launchers[w.rank] == launcher]
-        reason = ""
-        if isinstance(launcher, RemoteLauncher):
+        reason, excused = "", False
+        if isinstance(launcher, Joined):
+            reason = self._left(launcher, agent, lost=bool(mine))
+        elif agent.expired():
+            reason, excused = "its time was over", bool(getattr(launcher, "again", False))
+        elif isinstance(launcher, RemoteLauncher):
             idle = self._closing and not self._lines.waiting()
             if mine and self.broken is None and not self._killing and not idle:
                 reason = self._lost_host(launcher, agent.failure)
@@ -832,36 +738,11 @@ class BuiltinEngine:
             worker.gone = True  # its death is no business of the agent that comes next
         for worker in mine:
             self.server.drain(worker.connection)
-            loss = Loss(*worker.whereabouts(), None, host_lost=reason)
+            loss = Loss(*worker.whereabouts(), None, host_lost=reason, excused=excused)
             self._bury(worker, loss, True, everything=True)
         self._scale()
         if launcher in self._places.given_up:
             self._fail_boxes(launcher)
-
-    def _lost_host(self, launcher: RemoteLauncher, failure: HostError | None) -> str:
-        """A host is gone, for now or for good; why."""
-        expected = not self._places.has_come(launcher)
-        reason = "its agent ended" if failure is None else failure.reason
-        if not self._places.lost(launcher, failure):
-            pause = self._places.pause(launcher)
-            text = "sleighexec: %s was lost (%s), it is tried again in %.0f s"
-            log.warning(text, launcher.host, reason, pause)
-            return reason
-        self._count_unmanned()
-        error = self._places.given_up[launcher]
-        if expected or not any(rank < self.max_workers for rank in self._places.usable()):
-            self._break(f"no worker could be started on {error}", error)
-        else:
-            log.warning("sleighexec: given up: %s", error)
-        return reason
-
-    def _fail_boxes(self, launcher: Launcher) -> None:
-        """What waits for the workers of a host that is given up will not run."""
-        error = self._places.given_up[launcher]
-        for rank in self._places.ranks(launcher):
-            box = self._lines.boxes[rank]
-            while box.values:
-                self.server.defer(box.values.popleft().fail, lambda: type(error)(*error.args))
 
     def _bury(
         self, worker: WorkerLink, loss: Loss, begun: bool, *, everything: bool = False
@@ -903,6 +784,7 @@ class BuiltinEngine:
         elif not worker.ready and not loss.host_lost:
             self._count_failed_start(loss)
         self._scale()
+        self._end_drained(self._places.launchers[worker.rank])
 
     def _count_failed_start(self, loss: Loss) -> None:
         """A worker ended before it was ready: try again after a pause, or not any more."""
@@ -959,6 +841,7 @@ class BuiltinEngine:
         """The time has come for something that was put off."""
         if self._start_at:
             self._scale()
+        self._drain_in_time(now)
         if self._idle_timeout is None:
             return
         for worker in self._workers.values():
@@ -1008,6 +891,8 @@ class BuiltinEngine:
         """Nothing is left: let the serving thread end too."""
         self.server.closing = True
         self.server.defer(self._on_end)
+        for reception in self._receptions:
+            reception.close()
         self.server._wake()
         if not self.server.started:
             self.server.close()

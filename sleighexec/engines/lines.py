@@ -17,7 +17,7 @@ from typing import Any
 
 from sleighexec.messages import Payload
 from sleighexec.resources import Needs, satisfies
-from sleighexec.space import Space, Variable
+from sleighexec.space import Effects, Space, Variable
 from sleighexec.task import Task
 from sleighexec.worker import TASKS, mailbox
 
@@ -107,6 +107,33 @@ class Lines:
     def length(self) -> int:
         """How many tasks wait for any worker."""
         return len(self.tasks.values) + sum([len(each.values) for each in self.ranked.values()])
+
+    def give_back(self, number: int, count: int) -> Effects:
+        """The last calls of a loan have not begun: they are first in line again."""
+        loan = self._space.loan(number)
+        assert loan is not None
+        whole, cut = 0, []
+        for task in reversed(loan.values):
+            if count <= 0:
+                break
+            calls = task.size()
+            if calls <= count:
+                whole += 1
+                task.give_back()
+            else:
+                _, part = task.split(count)
+                cut.append(part)
+            count -= calls
+        # The cut-off end of one stands before those that went back whole: put them in first.
+        effects = self._space.give_back(loan.number, whole)
+        if cut:
+            effects += self._space.put_first(loan.variable, cut)
+        return effects
+
+    def count(self) -> int:
+        """How many calls wait for a worker."""
+        variables = self.tasks, *self.ranked.values(), *self.boxes
+        return sum(size(value) for variable in variables for value in variable.values)
 
     def waiting(self) -> bool:
         """Whether a task waits for a worker, or for others first."""

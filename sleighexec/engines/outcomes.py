@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
 from typing import Any
 
 from sleighexec import payload as pickling
-from sleighexec.messages import Payload
+from sleighexec import records
+from sleighexec.messages import Payload, Report
 from sleighexec.task import MEMORY, OOM, PLAIN, TIMEOUT, Call, Loss, Sink, is_deadly
+
+log = logging.getLogger("sleighexec")
+output_log = logging.getLogger("sleighexec.output")
 
 # Who waits, for which of its calls, and the record that came: flag, bytes (or values), buffers.
 Outcome = tuple[Sink, int, int, Any, list[Any]]
@@ -35,6 +40,20 @@ def deliver(done: list[Outcome]) -> None:
             error.__cause__ = problem
         sink.deliver(index, value, error)
         value = error = None
+
+
+def hand_on(output: Any, rank: int, report: Report) -> None:
+    """What tasks have printed and logged. Runs users' code, so without the lock."""
+    for item in pickling.loads(report.values[0]):
+        try:
+            if type(item) is not str:
+                records.replay(item)
+            elif callable(output):
+                output(rank, item)
+            else:
+                output_log.info("%s", item, extra={"sleigh_worker": rank})
+        except Exception:
+            log.exception("sleighexec: what a task printed or logged could not be handed on")
 
 
 def lost_error(call: Call, losses: tuple[Loss, ...]) -> BaseException:

@@ -8,7 +8,7 @@ nothing is tried again that would fail in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sleighexec.errors import HostError, HostKeyError, LoginError, UnsupportedOptionError
 from sleighexec.launchers.base import Launcher, RemoteLauncher
@@ -22,7 +22,9 @@ class Places:
     """The launchers of all ranks. Used under the server's lock."""
 
     def __init__(self, launchers: Sequence[Launcher]) -> None:
-        self.launchers = list(launchers)
+        self.launchers = list(launchers)  # by rank, of all that there ever were
+        self.wanted = set(range(len(launchers)))  # ranks that are to have workers, or may
+        self._last = self.launchers[-1]  # of those that we start ourselves
         self.given_up: dict[Launcher, HostError] = {}
         self._came: set[Launcher] = set()
         self._tries: dict[Launcher, int] = {}
@@ -49,27 +51,59 @@ class Places:
         """Which of the things of its launcher these are."""
         return slots(self.offer(rank), self.ranks(self.launchers[rank]).index(rank))
 
-    def fit(self, needs: Needs, count: int) -> bool:
-        """Whether one of the first `count` ranks may have what is needed."""
-        return any(rank < count and satisfies(self.offer(rank), needs) for rank in self.usable())
+    def fit(self, needs: Needs) -> bool:
+        """Whether there may be a worker that has what is needed."""
+        return any(satisfies(self.offer(rank), needs) for rank in self.usable())
 
-    def unfit(self, needs: Needs, count: int) -> UnsupportedOptionError:
-        """The error of a call for which there is no such rank."""
-        offers = dict.fromkeys(shown(self.offer(rank)) for rank in self.usable() if rank < count)
+    def unfit(self, needs: Needs) -> UnsupportedOptionError:
+        """The error of a call for which there is none."""
+        offers = dict.fromkeys(shown(self.offer(rank)) for rank in self.usable())
         text = f"no worker has {shown(needs)}: one has {' or '.join(offers)}"
         for error in self.given_up.values():
             text += f"; given up: {error}"
         return UnsupportedOptionError(text)
 
-    def usable(self) -> list[int]:
-        """The ranks that may still have workers."""
+    def usable(self, more: Iterable[int] = ()) -> list[int]:
+        """The ranks that may have workers now, and of these others."""
+        ranks = sorted(self.wanted.union(more))
         if not self.given_up:
-            return list(range(len(self.launchers)))
-        return [r for r, launcher in enumerate(self.launchers) if launcher not in self.given_up]
+            return ranks
+        return [rank for rank in ranks if self.launchers[rank] not in self.given_up]
+
+    def resize(self, count: int) -> None:
+        """Want so many ranks: the lowest ones that may come, or new ones where our last is."""
+        wanted = sorted(self.wanted)[:count]
+        for rank, launcher in enumerate(self.launchers):
+            if len(wanted) < count and rank not in wanted and launcher not in self.given_up:
+                wanted.append(rank)
+        first = len(self.launchers)
+        self.launchers += [self._last] * (count - len(wanted))
+        self.wanted = {*wanted, *range(first, len(self.launchers))}
+
+    def add(self, launcher: Launcher, count: int) -> None:
+        """Somebody has come by itself, with so many workers: in ranks of those who have left."""
+        free = [r for r in range(len(self.launchers)) if self._is_free(r)][:count]
+        for rank in free:
+            self.launchers[rank] = launcher
+        first = len(self.launchers)
+        self.launchers += [launcher] * (count - len(free))
+        self.wanted |= {*free, *range(first, len(self.launchers))}
+        for gone in self.given_up.keys() - set(self.launchers):
+            del self.given_up[gone]
+
+    def _is_free(self, rank: int) -> bool:
+        return rank not in self.wanted and self.launchers[rank] in self.given_up
+
+    def left(self, launcher: Launcher, error: HostError) -> None:
+        """One that had come by itself is gone, and will not come again."""
+        self.given_up[launcher] = error
+        self.wanted -= set(self.ranks(launcher))
 
     def leave_out(self, launcher: Launcher) -> None:
         """Before any worker was started: nobody lives there."""
         self.launchers = [each for each in self.launchers if each != launcher]
+        self.wanted = set(range(len(self.launchers)))
+        self._last = self.launchers[-1] if self.launchers else launcher
 
     def has_come(self, launcher: Launcher) -> bool:
         """Whether it has ever had an agent."""

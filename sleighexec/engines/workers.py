@@ -32,6 +32,7 @@ class WorkerLink:
         self.ready = False
         self.system = self.python = ""
         self.told_to_leave = False
+        self.draining = False  # it is to leave after its present call
         self.idle_since = 0.0  # on the monotonic clock, if it is idle
         self.gone = False
         self.stopped = False  # it stands still, since long enough

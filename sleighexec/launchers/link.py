@@ -58,7 +58,10 @@ class Link:
         timeout: float,
         delay: float = 0,
     ) -> None:
-        """Begin to connect, after `delay` seconds; it must be done `timeout` seconds later."""
+        """Begin to connect, after `delay` seconds; it must be done `timeout` seconds later.
+
+        `opening`: what is said to a shell at the other end; nothing: a relay is there already.
+        """
         self.host, self._connect, self._opening = host, connect, opening
         self._timeout, self._delay = timeout, delay
         self.failure: HostError | None = None
@@ -114,7 +117,8 @@ class Link:
                 self._streams = streams
             if self.killed.is_set():
                 return
-            boot.talk(self.host, streams.read, streams.write, self._opening, deadline)
+            if self._opening:
+                boot.talk(self.host, streams.read, streams.write, self._opening, deadline)
             relay = Relay(streams.read, streams.write, self._control, 1, far=False)
             relay.on_heard = self.settled.set
             reason = relay.serve()
