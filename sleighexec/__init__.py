@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sleighexec.executor import SleighExecutor
     from sleighexec.launchers.command import Command
     from sleighexec.launchers.local import Local
+    from sleighexec.launchers.slurm import Slurm
     from sleighexec.launchers.ssh import SSH
     from sleighexec.messages import FIFO, LIFO, MULTI, SINGLE
     from sleighexec.pending import SleighPending
@@ -69,6 +70,7 @@ _HOMES = {
     "Local": "launchers.local",
     "SSH": "launchers.ssh",
     "Command": "launchers.command",
+    "Slurm": "launchers.slurm",
     "WorkspaceServer": "standalone",
     "current_worker": "worker",
 }
@@ -140,6 +142,7 @@ __all__ = [
     "SleighError",
     "SleighExecutor",
     "SleighPending",
+    "Slurm",
     "TaskTimeoutError",
     "UnsupportedOptionError",
     "ValuePicklingError",

@@ -10,7 +10,7 @@ from sleighexec.resources import Needs
 
 TIMEOUT, MEMORY, KILLED, OOM = "timeout", "memory", "killed", "oom"  # why a worker was ended
 MAX_KILLED = 2  # workers that one call may cost
-MAX_EXCUSED = 3  # that may end under it for no fault of its: then it takes longer than they have
+MAX_EXCUSED = 2  # that may end under it for no fault of its; then it takes longer than they have
 UNFILLED = 2  # the form of arguments that are not all there yet
 PLAIN, PICKLED = 0, 1  # arguments as a tuple of simple values; or as a Payload of (args, kwargs)
 BATCH_BYTES = 1024 * 1024  # of pickled arguments after which a batch takes no further call
@@ -107,9 +107,8 @@ class Loss:
 
 def may_try_again(losses: tuple[Loss, ...], settings: Settings) -> bool:
     """Whether a call that has lost these workers is to be tried once more."""
-    blamed = sum(not loss.excused for loss in losses)
-    if losses[-1].excused and len(losses) - blamed < MAX_EXCUSED:
-        return True
+    excused = sum(loss.excused for loss in losses)
+    blamed = len(losses) - min(excused, MAX_EXCUSED)
     timed_out = losses[-1].reason == TIMEOUT
     return not timed_out and blamed <= settings.retries and not is_deadly(losses)
 

@@ -1,81 +1,17 @@
-"""Workers in jobs of a real Slurm: its daemons run in this test, one node on this machine."""
+"""Workers in jobs of a real Slurm, started as a command that carries stdin and stdout."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from sleighexec import Command, PoolBrokenError, SleighExecutor, WorkerLost
+from tests.clusters import PATIENCE, needs_slurm, output, slurm
 from tests.conftest import wait_for
-from tests.hosts import free_port
 
-PATIENCE = 20
-THERE = all(shutil.which(name) for name in ("srun", "slurmctld", "slurmd")) and os.getuid() == 0
-pytestmark = pytest.mark.skipif(
-    not THERE, reason="named exception: needs root and slurm-wlm, which is big and changes a system"
-)
-
-CONFIG = """\
-ClusterName=zoo
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
-AuthType=auth/none
-CredType=cred/none
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-SelectType=select/cons_tres
-SlurmUser=root
-StateSaveLocation={folder}
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
-PartitionName=zoo Nodes=ALL Default=YES State=UP
-"""
-
-
-@pytest.fixture(scope="module")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("slurm")
-    (folder / "spool").mkdir()
-    path, host = folder / "slurm.conf", socket.gethostname()
-    path.write_text(CONFIG.format(host=host, folder=folder, ports=(free_port(), free_port())))
-    before = os.environ.get("SLURM_CONF")
-    os.environ["SLURM_CONF"] = str(path)
-    daemons = []
-    try:
-        for words in (["slurmctld", "-D"], ["slurmd", "-D", "-N", host]):
-            daemons.append(
-                subprocess.Popen(
-                    [*words, "-f", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-                )
-            )
-        wait_for(lambda: "idle" in output("sinfo", "-h", "-o", "%T"), "the node is there", 20)
-        yield path
-    finally:
-        for daemon in reversed(daemons):
-            daemon.terminate()
-            daemon.wait(PATIENCE)
-        if before is None:
-            del os.environ["SLURM_CONF"]
-        else:
-            os.environ["SLURM_CONF"] = before
-
-
-def output(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE).stdout
+__all__ = ["slurm"]
+pytestmark = needs_slurm
 
 
 def test_workers_run_in_a_job_that_ends_with_them(slurm: Path) -> None:
