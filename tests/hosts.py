@@ -77,7 +77,7 @@ class Host:
         self.folder.mkdir()
         self.namespace = f"slx-{os.getpid()}-{name}"
         net = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 60 * 4 + number}"
-        self._client = f"{net}.1"
+        self.client_address = f"{net}.1"
         self.address = f"{net}.2" if real else f"127.0.0.{number + 2}"
         self._link = f"slx{os.getpid() % 100000}{number}"
         self.port = 22 if real else free_port()
@@ -95,7 +95,7 @@ class Host:
         here, there = self._link + "a", self._link + "b"
         run("ip", "link", "add", here, "type", "veth", "peer", "name", there)
         run("ip", "link", "set", there, "netns", self.namespace)
-        run("ip", "address", "add", f"{self._client}/30", "dev", here)
+        run("ip", "address", "add", f"{self.client_address}/30", "dev", here)
         run("ip", "link", "set", here, "up")
         self.inside("ip", "address", "add", f"{self.address}/30", "dev", there)
         self.inside("ip", "link", "set", there, "up")
@@ -191,11 +191,11 @@ class Host:
     @contextlib.contextmanager
     def mute(self) -> Iterator[None]:
         """What is sent to it arrives, what it sends does not."""
-        self.inside("ip", "route", "add", "blackhole", f"{self._client}/32")
+        self.inside("ip", "route", "add", "blackhole", f"{self.client_address}/32")
         try:
             yield
         finally:
-            self.inside("ip", "route", "del", "blackhole", f"{self._client}/32")
+            self.inside("ip", "route", "del", "blackhole", f"{self.client_address}/32")
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

@@ -1,0 +1,100 @@
+"""Hosts with networks of their own that speak TLS to us, and what a cut cable does to that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from socket import gethostname
+
+import pytest
+
+from sleighexec import NwsServer, SleighExecutor, WorkerLost, WorkspaceServer
+from tests.conftest import wait_for
+from tests.hosts import Host, Hosts
+from tests.test_hosts import all_hosts, hosts, long, real
+
+__all__ = ["all_hosts", "hosts"]
+PATIENCE = 60
+pytestmark = [real, long]
+
+
+def on(host: Host, *words: str) -> subprocess.Popen[str]:
+    """A command over there; its output comes by a pipe."""
+    setup = 'hostname "$0" && exec "$@"'
+    words = ("unshare", "--uts", "sh", "-c", setup, host.name, *words)
+    return subprocess.Popen(
+        ["ip", "netns", "exec", host.namespace, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture
+def hippo(hosts: Hosts, run_directory: Path) -> Host:
+    return hosts["hippo"]
+
+
+def test_a_host_joins_and_is_lost_when_its_cable_is_cut(hippo: Host) -> None:
+    with SleighExecutor(1) as executor:
+        url = executor.listen(f"{hippo.client_address}:0")
+        words = sys.executable, "-m", "sleighexec", "worker", url
+        with on(hippo, *words) as machine:
+            wait_for(lambda: executor.worker_count == 2, "it does not join", PATIENCE)
+            assert executor.eachWorker(gethostname) == [gethostname(), "hippo"]
+            running = executor.eachWorker(_stay, gethostname(), blocking=False)
+            assert running[0].result(PATIENCE) == gethostname()
+            wait_for(running[1].running, "it does not run")
+            with hippo.cut():
+                error = running[1].exception(PATIENCE)
+                assert isinstance(error, WorkerLost)
+                assert error.host == "hippo"
+                assert "no sign of life for 5 s" in error.reason
+                assert executor.worker_count == 1
+                assert list(executor.map(abs, range(-100, 0))) == list(range(100, 0, -1))
+            # It learns of it when the cable is there again, and ends; nothing of it comes back.
+            machine.communicate(timeout=PATIENCE)
+            assert machine.returncode == 1
+        assert executor.eachWorker(gethostname) == [gethostname()]
+
+
+def _stay(home: str) -> str:
+    import time
+
+    if gethostname() != home:
+        time.sleep(600)
+    return gethostname()
+
+
+CLIENT = """
+    import sys
+    from sleighexec import NwsServer
+    with NwsServer(url=sys.argv[1]) as server:
+        ws = server.useWs("shared")
+        lent = ws.borrow("x")
+        print("has", lent.value, flush=True)
+        try:
+            ws.fetch("never")
+        except ConnectionError as error:
+            print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_server_frees_what_a_cut_connection_has_held(hippo: Host) -> None:
+    with (
+        WorkspaceServer(f"{hippo.client_address}:0") as server,
+        NwsServer(url=server.url) as here,
+    ):
+        ws = here.openWs("shared")
+        ws.store("x", "a value")
+        program = textwrap.dedent(CLIENT)
+        with on(hippo, sys.executable, "-c", program, server.url) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "has a value\n"
+            assert ws.fetchTry("x") is None
+            with hippo.cut():
+                assert ws.fetch("x", timeout=PATIENCE) == "a value"
+                assert client.stdout.readline() == "ConnectionLostError\n"
+            assert client.wait(PATIENCE) == 0
