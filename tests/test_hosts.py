@@ -12,7 +12,9 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from socket import gethostname
+from typing import Any
 
 import pytest
 
@@ -23,10 +25,13 @@ from sleighexec import (
     PoolBrokenError,
     Sleigh,
     SleighExecutor,
+    Slurm,
     WorkerLost,
+    current_worker,
     errors,
     sshcmd,
 )
+from tests.clusters import StandIn
 from tests.conftest import alive, wait_for
 from tests.hosts import NAMES, Hosts, why_no_namespaces, why_not
 
@@ -104,6 +109,29 @@ def test_launchers_of_all_kinds_make_one_pool(hosts: Hosts) -> None:
             assert names == [gethostname()] * 2 + ["hippo"] * 4 + ["newt", "rhino"]
         agents = executor.eachWorker(os.getppid)
         assert len(set(agents)) == 4, "one agent a host"
+
+
+def test_the_same_program_everywhere_but_for_one_argument(
+    hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine, by ssh, and in a job of (a stand-in for) Slurm."""
+
+    def program(launcher: Any) -> Any:
+        def put(x: int) -> int:
+            current_worker().workspace.store("squares", x * x)
+            return x
+
+        with SleighExecutor(launcher=launcher) as executor:
+            ranks = executor.eachWorker(lambda: current_worker().rank)
+            total = sum(executor.map(put, range(100)))
+            squares = sorted(executor.workspace.ifetchTry("squares"))
+            return ranks, total, squares, executor.eachElem(pow, [[1, 2, 3], [3, 2, 1]])
+
+    StandIn(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    expected = [0, 1], 4950, [x * x for x in range(100)], [1, 4, 3]
+    for launcher in (Local(2), SSH("hippo", workers=2), Slurm(2)):
+        assert program(launcher) == expected
 
 
 def test_sixteen_workers_on_one_host_need_one_session(hosts: Hosts) -> None:
