@@ -8,13 +8,17 @@ unchanged with `on_crash="break"`.
 from __future__ import annotations
 
 import functools
+import gc
 import multiprocessing
+import sys
+import threading
 import unittest
 
 import pytest
 
 from sleighexec import SleighExecutor
 from tests.conformance import suite
+from tests.conftest import wait_for
 
 INTERNALS = "looks into the machinery of multiprocessing, which is not used here: "
 EXCEPTIONS = {
@@ -130,6 +134,27 @@ def _scripts_import_our_class(monkeypatch: pytest.MonkeyPatch) -> None:
                 return _run(*map(_in_script, args), **env)  # type: ignore[operator]
 
             monkeypatch.setattr(module, "assert_python_ok", patched)
+
+
+@pytest.fixture(autouse=sys.version_info < (3, 11))
+def _stopped_threads_are_collected_before_they_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3.10 keeps a stopped thread that it finds, and then waits a hundred collections for it."""
+    from test.support import threading_helper
+
+    def cleanup(*before: object, _cleanup: object = threading_helper.threading_cleanup) -> None:
+        wait_for(_no_thread_is_garbage, "something keeps a thread that has stopped")
+        _cleanup(*before)  # type: ignore[operator]
+
+    monkeypatch.setattr(threading_helper, "threading_cleanup", cleanup)
+
+
+def _no_thread_is_garbage() -> bool:
+    threads = list(threading._dangling)  # type: ignore[attr-defined]
+    if all(thread.is_alive() for thread in threads):
+        return True
+    del threads
+    gc.collect()
+    return False
 
 
 def test_cpythons_suite_was_found() -> None:
