@@ -133,7 +133,7 @@ class MapJob:
 
     def kill(self) -> None:
         """Nobody wants the rest: what has not begun will not, what runs is stopped."""
-        self.cancelled = True
+        self.cancel()
         while self.engine.kill(self):
             time.sleep(0.005)
 

@@ -349,12 +349,12 @@ class SleighPending(Sequence["Future[Any]"]):
             raise
 
     def _give_up(self, error: BaseException) -> None:
+        if self._arrivals.meter is not None:
+            self._arrivals.meter.close()  # before what is cancelled counts as done
         if isinstance(error, KeyboardInterrupt):
             self.kill()
         else:
             self.cancel()
-        if self._arrivals.meter is not None:
-            self._arrivals.meter.close()
 
     def _kept(self) -> list[SleighFuture]:
         if self._policy.skips and self._arrivals.failed:

@@ -217,7 +217,7 @@ class _Tqdm(_Nothing):
         bar.total = progress.total
         if progress.failed:
             bar.set_postfix(failed=progress.failed, refresh=False)
-        bar.update(progress.done - bar.n)
+        bar.n = progress.done
         bar.refresh()
 
     def close(self) -> None:

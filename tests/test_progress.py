@@ -132,6 +132,10 @@ def test_the_display_ends_with_the_call_whatever_ends_it(executor: SleighExecuto
     with pytest.raises(ZeroDivisionError):
         view.eachElem(invert, [0] * 10)
     assert Display.open == 0
+    seen: list[Progress] = []
+    with pytest.raises(ZeroDivisionError):
+        executor.options(progress=seen.append).eachElem(invert, [0] * 5000)
+    assert seen[-1].done < 5000  # what was cancelled is not shown as done
 
     def elements() -> Any:
         yield 1
