@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleighexec import elements, scripting
 from sleighexec.elements import NO_ARGUMENTS, NO_ELEMENTS
 from sleighexec.errors import IllegalValueError
 from sleighexec.future import Group
 from sleighexec.pending import Policy, ResultIterator, Row, SleighPending
-from sleighexec.progress import MakeDisplay, Meter
+
+if TYPE_CHECKING:
+    from sleighexec.progress import MakeDisplay, Meter
 
 Pending = TypeVar("Pending", SleighPending, ResultIterator)
 
@@ -199,7 +201,11 @@ class EachCalls:
 
     def _meter(self, hint: int = 0) -> Meter | None:
         """What shows how far a call is that makes `hint` calls, or many; None: nobody asked."""
-        return None if self._progress is None else Meter(self._progress, hint)
+        if self._progress is None:
+            return None
+        from sleighexec.progress import Meter  # few want it
+
+        return Meter(self._progress, hint)
 
     def _admit(self, on_error: str | None, accumulator: Any, kind: str) -> Policy:
         """Before a call is made: may it be made now, and what becomes of its outcomes."""

@@ -33,7 +33,6 @@ from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
-from sleighexec.progress import MakeDisplay, Meter, maker
 from sleighexec.resources import Needs, needs_of
 from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
 from sleighexec.wire import MAX_FRAME
@@ -41,6 +40,7 @@ from sleighexec.workspace import NetWorkSpace, NwsServer
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
+    from sleighexec.progress import MakeDisplay, Meter
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ class SleighExecutor(EachCalls, Executor):
         if inner_threads is not None:
             _checked_int("inner_threads", inner_threads, 0)
         self._settings = _settings(Settings(), retries, timeout, memory_limit)
-        self._progress = maker(progress)
+        self._progress = None if progress is None else _displays(progress)
         self._functions = FunctionTable(self._module_path())
         prepared: Prepared | None = None
         if initializer is not None:
@@ -584,7 +584,7 @@ class SleighExecutor(EachCalls, Executor):
         settings = _settings(
             self._settings, retries, timeout, memory_limit, priority, needs_of(resources)
         )
-        return _View(self, settings, self._progress if progress is None else maker(progress))
+        return _View(self, settings, self._progress if progress is None else _displays(progress))
 
     # ------------------------------------------------------------------ the pool
 
@@ -777,6 +777,12 @@ class _View(EachCalls, Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._executor.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _displays(progress: Any) -> MakeDisplay | None:
+    from sleighexec.progress import maker  # few want it
+
+    return maker(progress)
 
 
 def _nothing() -> None:

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError
 from sleighexec.functions import Definition, GlobalValue
-from sleighexec.progress import Meter
 from sleighexec.task import BATCH_BYTES, PICKLED, Call, Loss, Settings, may_try_again
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
+    from sleighexec.progress import Meter
 
 _WAITING = object()  # stands for a result that is not there yet
 _TAKEN = object()  # …that its reader has

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 from sleighexec.errors import ForkedProcessError, IllegalValueError
 from sleighexec.future import Group, SleighFuture
-from sleighexec.progress import Meter, Progress
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
+    from sleighexec.progress import Meter, Progress
 
 SLICE = 1000  # calls that are handed to the engine at once: workers begin while we pickle the rest
 
@@ -248,6 +248,8 @@ class SleighPending(Sequence["Future[Any]"]):
 
     def progress(self) -> Progress:
         """How many calls there are, how many have ended, and how many of these failed."""
+        from sleighexec.progress import Progress
+
         arrivals = self._arrivals
         return Progress(len(self._futures), len(arrivals.arrived), len(arrivals.failed))
 

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 
 from sleighexec import Sleigh, SleighExecutor, SleighPending, errors
-from sleighexec.pending import Progress
-from sleighexec.progress import Meter
+from sleighexec.progress import Meter, Progress
 from tests.conftest import wait_for
 
 LIBRARIES = ["text", "tqdm", "rich"]
