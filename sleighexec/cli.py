@@ -1,4 +1,4 @@
-"""The command line: `sleighexec server`, `worker`, `status`, `ws`; also `python -m sleighexec`."""
+"""The command line: `sleighexec server`, `worker` and so on; also `python -m sleighexec`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="say how a server or executor is")
     status.add_argument("where", nargs="?", default="unix", metavar="URL-OR-FILE")
     status.add_argument("--json", action="store_true", help="print for a program to read")
+
+    doctor = commands.add_parser("doctor", help="check this machine, and log in to others")
+    doctor.add_argument("hosts", nargs="*", metavar="HOST", help="as in nodes=[…]")
+    doctor.add_argument("--json", action="store_true", help="print for a program to read")
 
     ws = commands.add_parser("ws", help="look into the workspaces of a server")
     ws.add_argument("--url", help="of the server; default: the Unix socket of this user")
@@ -138,6 +142,21 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from sleighexec.doctor import examine
+
+    findings = []
+    for finding in examine(options.hosts):
+        findings.append(finding)
+        if not options.json:
+            print(
+                f"{'ok  ' if finding.well else 'FAIL'} {finding.check}: {finding.text}", flush=True
+            )
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in findings]))
+    return 0 if all(finding.well for finding in findings) else 1
+
+
 def _workspace(options: argparse.Namespace) -> int:
     with NwsServer(url=options.url or "unix") as server:
         if options.verb == "list":
@@ -174,4 +193,10 @@ def _literal(text: str) -> object:
         return text
 
 
-_COMMANDS = {"server": _server, "worker": _worker, "status": _status, "ws": _workspace}
+_COMMANDS = {
+    "server": _server,
+    "worker": _worker,
+    "status": _status,
+    "doctor": _doctor,
+    "ws": _workspace,
+}

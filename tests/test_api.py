@@ -200,7 +200,8 @@ def test_workspaces_and_servers_are_context_managers(tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["server", "status", "ws list", "ws vars w", "ws store w v 1", "ws fetch w v"]
+    "command",
+    ["server", "status", "doctor", "ws list", "ws vars w", "ws store w v 1", "ws fetch w v"],
 )
 def test_the_command_is_there(command: str) -> None:
     assert cli.parser().parse_args(command.split()).command == command.split()[0]

@@ -101,3 +101,32 @@ def test_a_server_that_was_killed_leaves_nothing_in_the_way(run_directory: Path)
         NwsServer(url="unix")
     with WorkspaceServer(), NwsServer(url="unix") as client:
         assert client.listWss() == ""
+
+
+def test_the_doctor_finds_this_machine_well(run_directory: Path) -> None:
+    run = sleighexec("doctor")
+    assert run.returncode == 0, run.stdout
+    lines = run.stdout.splitlines()
+    assert all(line.startswith("ok ") for line in lines)
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert sum(f"Python {version}" in line for line in lines) == 2  # here, and in a worker
+
+
+def test_the_doctor_says_what_is_wrong_with_a_host(run_directory: Path) -> None:
+    with socket.socket() as nobody:  # it is bound, so that nobody else listens there
+        nobody.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{nobody.getsockname()[1]}"
+        run = sleighexec("doctor", "--json", host)
+    assert run.returncode == 1
+    *others, last = json.loads(run.stdout)
+    assert all(finding["well"] for finding in others)
+    assert last["check"] == f"a worker on {host}"
+    assert not last["well"]
+    assert "refused" in last["text"]
+
+
+def test_the_doctor_sees_a_run_directory_that_others_may_read(run_directory: Path) -> None:
+    run_directory.chmod(0o755)
+    run = sleighexec("doctor")
+    assert run.returncode == 1
+    assert [line for line in run.stdout.splitlines() if line.startswith("FAIL run directory: ")]

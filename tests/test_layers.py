@@ -66,6 +66,7 @@ LADDER = [
     "sleigh",
     "nws",
     "__init__",
+    "doctor",
     "cli",
     "conformance",
     "__main__",
