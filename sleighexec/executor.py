@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleighexec import payload as pickling
 from sleighexec.dependencies import Dependent, Gaps, Unfilled, any_future, not_pickled
-from sleighexec.each import EachCalls
+from sleighexec.each import EachCalls, Pending
 from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
@@ -33,6 +33,7 @@ from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
+from sleighexec.pending import Policy, SleighPending
 from sleighexec.resources import Needs, needs_of
 from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
 from sleighexec.wire import MAX_FRAME
@@ -774,6 +775,18 @@ class _View(EachCalls, Executor):
 
     def _submit_each(self, fn: Any, args: Row, group: Group, sticky: bool) -> None:
         self._executor._one_each(self._settings, fn, args, group, sticky)
+
+    # How it answers is its executor's business: a Sleigh has answers of its own.
+
+    @property
+    def _pending_class(self) -> type[SleighPending]:  # type: ignore[override]
+        return self._executor._pending_class
+
+    def _admit(self, on_error: str | None, accumulator: Any, kind: str) -> Policy:
+        return self._executor._admit(on_error, accumulator, kind)
+
+    def _given(self, pending: Pending) -> Pending:
+        return self._executor._given(pending)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._executor.shutdown(wait, cancel_futures=cancel_futures)

@@ -144,6 +144,24 @@ def test_accumulators_get_failures_as_exceptions(s: Sleigh) -> None:
     assert sorted(by_rank) == [(0, ()), (1, ()), (2, ())]
 
 
+def test_a_view_has_the_answers_and_the_states_of_its_sleigh(s: Sleigh) -> None:
+    view = s.options(retries=1)
+    one, failed = view.eachElem(invert, [1, 0])
+    assert one == 1
+    assert isinstance(failed, SleighTaskException)
+    p = view.eachElem(abs, [-1], blocking=False)
+    for busy in (s, view):
+        with pytest.raises(SleighOccupiedException):
+            busy.eachElem(abs, [1])
+    assert p.wait() == [1]
+    with pytest.raises(SleighGatheredException):
+        p.wait()
+    assert list(view.imap(abs, [-1])) == [1]
+    s.stop()
+    with pytest.raises(SleighStoppedException):
+        view.eachWorker(star)
+
+
 # ---------------------------------------------------------------------- states
 
 
