@@ -193,6 +193,7 @@ class SleighExecutor(EachCalls, Executor):
             max_pending=max_pending,
         )
         self._shut_down = False
+        self._url: str | None = None
         # Nothing that runs may hold the executor: when nobody else does, it ends by itself.
         self._finalizer = weakref.finalize(self, self._engine.abandon)
         self._finalizer.atexit = False
@@ -678,7 +679,13 @@ class SleighExecutor(EachCalls, Executor):
         if not hasattr(engine, "listen"):
             raise UnsupportedOptionError("with this engine no machine can join by itself")
         url: str = engine.listen(bind)
+        self._url = url
         return url
+
+    @property
+    def url(self) -> str | None:
+        """What the last `listen` returned; None: nothing listens."""
+        return None if self._shut_down else self._url
 
     def workers(self) -> list[WorkerInfo]:
         """The workers there are now, by rank."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,7 @@ SIGNATURES = {
     "SleighExecutor.kill": "future",
     "SleighExecutor.resize": "max_workers",
     "SleighExecutor.workers": "",
+    "SleighExecutor.listen": "bind='127.0.0.1:0'",
     "Sleigh": "nodeList=None, **options",
     "Sleigh.workerInfo": "",
     "Sleigh.status": "closeGroup=False, timeout=0.0",
@@ -168,6 +170,14 @@ def test_what_an_executor_says_of_itself() -> None:
         assert executor.worker_count == 3
 
 
+def test_an_executor_has_a_url_while_it_listens(run_directory: Path) -> None:
+    with sleighexec.SleighExecutor(1) as executor:
+        assert executor.url is None
+        url = executor.listen()
+        assert executor.url == url
+    assert executor.url is None
+
+
 def test_what_a_task_knows_of_its_worker() -> None:
     def look() -> Any:
         me = sleighexec.current_worker()
@@ -201,10 +211,19 @@ def test_workspaces_and_servers_are_context_managers(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["server", "status", "doctor", "ws list", "ws vars w", "ws store w v 1", "ws fetch w v"],
+    [
+        "server",
+        "status",
+        "doctor",
+        "worker u",
+        "ws list",
+        "ws vars w",
+        "ws store w v 1",
+        "ws fetch w v",
+    ],
 )
 def test_the_command_is_there(command: str) -> None:
     assert cli.parser().parse_args(command.split()).command == command.split()[0]
-    if not command.startswith("server"):
+    if not command.startswith(("server", "worker")):
         head, *rest = command.split()
         assert cli.parser().parse_args([head, "--json", *rest]).json
