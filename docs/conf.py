@@ -23,3 +23,4 @@ html_theme = "furo"
 html_title = f"sleighexec {release}"
 html_show_copyright = False  # the LICENSE has it
 html_static_path = ["_static"]
+html_css_files = ["tables.css"]
