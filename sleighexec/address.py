@@ -160,8 +160,9 @@ def parse(text: str, name: str, url: str | None = None, role: int | None = None)
     """
     try:
         content: Mapping[str, Any] = json.loads(text)
-        url = str(content["url"]) if url is None else url
         fingerprint = bytes.fromhex(content.get("certificate", ""))
+        if url is None or fingerprint:  # who named host and port does not know of TLS
+            url = str(content["url"])
         if "key" in content:
             return Address(url, bytes.fromhex(content["key"]), fingerprint)
         keys = {known: bytes.fromhex(key) for known, key in content["keys"].items()}

@@ -23,7 +23,15 @@ from urllib.parse import urlsplit
 import pytest
 
 import sleighexec.server
-from sleighexec import Command, NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer, errors
+from sleighexec import (
+    Command,
+    NetWorkSpace,
+    NwsServer,
+    Sleigh,
+    SleighExecutor,
+    WorkspaceServer,
+    errors,
+)
 from sleighexec.access import ask
 from sleighexec.address import Address, find, save
 from sleighexec.dial import connect, reach
@@ -63,6 +71,17 @@ def test_a_server_beyond_the_loopback_has_tls(server: WorkspaceServer) -> None:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with socket.create_connection(place(server)) as sock, pytest.raises(OSError):  # noqa: PT011
         context.wrap_socket(sock)
+
+
+def test_who_names_host_and_port_need_not_know_of_tls(server: WorkspaceServer) -> None:
+    host, port = place(server)
+    with NetWorkSpace("x", host, port) as ws:
+        ws.store("y", 1)
+        assert ws.server.url == server.url
+    with Sleigh(nwsHost=host, nwsPort=port, workerCount=1) as sleigh:
+        assert sleigh.eachElem(abs, [-1, -2]) == [1, 2]
+        with NwsServer(host, port) as found:
+            assert "sleigh_user" in found.listWss()
 
 
 def test_its_connection_file_is_the_users_alone_and_any_copy_of_it_will_do(
