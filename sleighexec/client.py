@@ -40,7 +40,9 @@ class SocketConnection:
         self._decoder = wire.Decoder()
         self.put: wire.Put | None = None  # for big buffers, into shared memory
         self._sending = threading.Lock()  # one frame after the other
-        self._state = threading.Condition(threading.Lock())  # guards all below
+        self._lock = threading.Lock()  # guards all below
+        self._state = threading.Condition(self._lock)  # something below has changed
+        self._sleepers = 0  # threads that wait for that
         self._reading = False
         self._replies: dict[int, Reply] = {}
         self._abandoned: set[int] = set()
@@ -121,7 +123,7 @@ class SocketConnection:
             ConnectionLostError: The server went away.
         """
         while True:
-            with self._state:
+            with self._lock:
                 while True:
                     if tag in self._replies:
                         return self._replies.pop(tag)
@@ -131,18 +133,18 @@ class SocketConnection:
                         return None
                     if not self._reading:
                         break
-                    self._state.wait()
+                    self._sleep(None)
                 self._reading = True
             self._read_as_leader()
 
     def ready(self, tag: int) -> bool:
         """Whether the reply with this tag is there."""
-        with self._state:
+        with self._lock:
             return tag in self._replies
 
     def take(self, tag: int) -> Reply | None:
         """The reply with this tag if it is there."""
-        with self._state:
+        with self._lock:
             return self._replies.pop(tag, None)
 
     def pump(self, seconds: float) -> None:
@@ -153,11 +155,11 @@ class SocketConnection:
         Raises:
             ConnectionLostError: The server went away, or a task closed our socket.
         """
-        with self._state:
+        with self._lock:
             if self._lost is not None:
                 raise ConnectionLostError(*self._lost.args)
             if self._reading:
-                self._state.wait(seconds)
+                self._sleep(seconds)
                 return
             self._reading = True
         self._read_as_leader(seconds)
@@ -165,6 +167,14 @@ class SocketConnection:
     def fileno(self) -> int:
         descriptor: int = self._socket.fileno()
         return descriptor
+
+    def _sleep(self, seconds: float | None) -> None:
+        """Wait until something has changed. Under the lock."""
+        self._sleepers += 1
+        try:
+            self._state.wait(seconds)
+        finally:
+            self._sleepers -= 1
 
     def close(self) -> None:
         """Leave; blocked calls of other threads end with ConnectionLostError."""
@@ -186,11 +196,12 @@ class SocketConnection:
         except (OSError, ValueError, ProtocolError) as error:
             self._lose(error)
         finally:
-            with self._state:
+            with self._lock:
                 self._reading = False
                 for tag, message in messages:
                     self._file(tag, message)
-                self._state.notify_all()
+                if self._sleepers:
+                    self._state.notify_all()
 
     def _is_there(self, seconds: float | None) -> bool:
         """Wait until something can be read; False: it was not in time."""
@@ -210,7 +221,7 @@ class SocketConnection:
 
     def _give_up(self, tag: int) -> None:
         """Nobody waits for this reply any more; a value that comes all the same goes back."""
-        with self._state:
+        with self._lock:
             reply = self._replies.pop(tag, None)
             if reply is None:
                 self._abandoned.add(tag)
@@ -220,7 +231,7 @@ class SocketConnection:
             self.post(GiveBack(reply.loan, len(reply.values)), ONE_WAY)
 
     def _lose(self, error: BaseException) -> ConnectionLostError:
-        with self._state:
+        with self._lock:
             if self._lost is None:
                 self._lost = ConnectionLostError(f"the server went away: {error}")
             self._state.notify_all()

@@ -7,9 +7,15 @@ raise there. What a thread does for others must not be left half done.
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import threading
-from typing import Any
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+W = TypeVar("W")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -24,32 +30,51 @@ class Undisturbed:
 
     with undisturbed:
         ...
-        with undisturbed.pause():
-            ...  # handlers run here, as ever
+        undisturbed.wait(call, argument)  # handlers run here, as ever
     """
 
-    __slots__ = ("_came", "_depth", "_put_off")
+    __slots__ = ("_came", "_depth", "_put_off", "_waiting")
 
     def __init__(self) -> None:
         self._depth = 0
         self._put_off: list[tuple[int, Any]] = []
         self._came: list[int] = []
+        self._waiting = False
 
     def __enter__(self) -> None:
-        if _in_main_thread():
+        if get_ident() == _main:
             if self._depth == 0:
                 self.take()
             self._depth += 1
 
     def __exit__(self, *_: object) -> None:
-        if _in_main_thread():
+        if get_ident() == _main:
             self._depth -= 1
             if self._depth == 0:
                 self.let_go()
 
-    def pause(self) -> _Pause:
-        """A part of it in which handlers run."""
-        return _Pause(self)
+    def wait(self, call: Callable[[W], T], argument: W) -> T | None:
+        """`call(argument)`, which may take long: handlers run as ever. None if one has.
+
+        Where the call is cut short what it found must not be lost: it is made again.
+        """
+        if get_ident() != _main:
+            return call(argument)
+        try:
+            self._waiting = True
+            if self._came:
+                raise _CameError
+            found = call(argument)
+            self._waiting = False
+            return found
+        except _CameError:
+            try:
+                self.let_go()
+            finally:
+                self.take()
+            return None
+        finally:
+            self._waiting = False
 
     def take(self) -> None:
         """From now on, write down what comes."""
@@ -79,23 +104,13 @@ class Undisturbed:
 
     def _note(self, number: int, frame: object) -> None:
         self._came.append(number)
+        if self._waiting:  # out of it, and it is over: this is not to happen twice
+            self._waiting = False
+            raise _CameError
 
 
-class _Pause:
-    __slots__ = ("_whole",)
-
-    def __init__(self, whole: Undisturbed) -> None:
-        self._whole = whole
-
-    def __enter__(self) -> None:
-        if _in_main_thread():
-            self._whole.let_go()
-
-    def __exit__(self, *_: object) -> None:
-        # A handler may raise at the very beginning of this: then they stay set until the end of
-        # the whole, which is on its way out with what was raised.
-        if _in_main_thread():
-            self._whole.take()
+class _CameError(BaseException):
+    """A signal has come while the main thread waits."""
 
 
 class QuietLock:
@@ -112,14 +127,32 @@ class QuietLock:
         self.inner = threading.RLock()
         self.undisturbed = Undisturbed()
 
+    # Entered some ten times for each call that is waited for: what is cheap here stays cheap.
+
     def __enter__(self) -> None:
-        self.undisturbed.__enter__()
+        if get_ident() == _main:
+            undisturbed = self.undisturbed
+            if undisturbed._depth == 0:
+                undisturbed.take()
+            undisturbed._depth += 1
         self.inner.acquire()
 
     def __exit__(self, *_: object) -> None:
         self.inner.release()
-        self.undisturbed.__exit__()
+        if get_ident() == _main:
+            undisturbed = self.undisturbed
+            undisturbed._depth -= 1
+            if undisturbed._depth == 0:
+                undisturbed.let_go()
 
 
-def _in_main_thread() -> bool:
-    return threading.get_ident() == threading.main_thread().ident
+_main = threading.main_thread().ident
+
+
+def _find_main_thread() -> None:
+    global _main
+    _main = threading.main_thread().ident
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_find_main_thread)

@@ -35,6 +35,15 @@ class _Failure:
         self.error = error
 
 
+class _Run:
+    """Results that came together, the first of them last: it stands in the place of that one."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values[::-1]
+
+
 class MapJob:
     """The items of one `map`, their results as they come, and who waits for them."""
 
@@ -85,15 +94,17 @@ class MapJob:
                 self.deliver(number, value, None)
             return
         self.items[index:end] = [None] * len(values)
-        self.results[index:end] = values
+        self.results[index] = values[0] if len(values) == 1 else _Run(values)
         if self.meter is not None:
             self.meter.ended(len(values))
         if index <= self._wanted < end:
             with self._condition:
                 self._condition.notify_all()
 
-    def take(self, index: int, deadline: float | None) -> Any:
-        """The result of one item, when it is there; its place forgets it.
+    def take(self, index: int, deadline: float | None) -> list[Any]:
+        """The results from one item on that came together, the first one last, when it is there.
+
+        Their place forgets them.
 
         Raises:
             TimeoutError: It is not there at `deadline` (on the monotonic clock).
@@ -101,14 +112,15 @@ class MapJob:
         """
         if self.results[index] is _WAITING:
             self._wait(index, deadline)
-        result = self.results[index]
-        self.results[index] = _TAKEN
-        if type(result) is _Failure:
+        found, self.results[index] = self.results[index], _TAKEN
+        if type(found) is _Run:
+            return found.values
+        if type(found) is _Failure:
             try:
-                raise result.error
+                raise found.error
             finally:
-                result = None
-        return result
+                found = None
+        return [found]
 
     def _wait(self, index: int, deadline: float | None) -> None:
         engine = self.engine
@@ -231,28 +243,22 @@ def results(job: MapJob, more: Iterator[Any] | None, deadline: float | None) -> 
     """The results of a job in order; `more` puts the next items into it, one span at a time."""
     try:
         index, there = 0, job.results
-        while True:
-            if index == len(there) and not _feed(more):
-                return
-            last = min(index + job.chunk, len(there)) if more is not None else len(there)
-            while index < last:
-                if there[index] is _WAITING or type(there[index]) is _Failure:
-                    yield job.take(index, deadline)
-                else:
-                    yield _taken(there, index)
-                index += 1
-            _feed(more)
+        while index < len(there) or _feed(more):
+            values = job.take(index, deadline)
+            index += len(values)
+            # A generator must not hold what it has yielded: each one leaves the list for good.
+            if more is None:
+                while values:
+                    yield values.pop()
+            while values:
+                yield values.pop()
+                if (index - len(values)) % job.chunk == 0:
+                    _feed(more)
     except KeyboardInterrupt:
         job.kill()
         raise
     finally:
         job.cancel()
-
-
-def _taken(results: list[Any], index: int) -> Any:
-    """A result out of its place: a generator must not hold what it has yielded."""
-    result, results[index] = results[index], _TAKEN
-    return result
 
 
 def _feed(more: Iterator[Any] | None) -> bool:

@@ -151,6 +151,8 @@ class Pool:
 
     def grants(self, whom: Any) -> list[Place]:
         """Free segments that results of this user came in: it may have more such results."""
+        if not (self._back or self._free):
+            return []
         self._collect()
         found = [segment for segment in self._free.values() if segment.hint == whom]
         del found[MAX_GRANTS:]

@@ -473,10 +473,9 @@ class Server:
                 if (left := _left(deadline)) == 0:
                     break
                 wait = self._prepare(left)
-                with self.lock.undisturbed.pause():
-                    events = self._selector.select(wait)
+                events = self.lock.undisturbed.wait(self._selector.select, wait)
                 try:
-                    self._handle(events)
+                    self._handle(events or [])
                 except BaseException as error:
                     self._fail(error)
         finally:

@@ -25,6 +25,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from functools import lru_cache
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sleighexec import messages as m
@@ -53,8 +54,12 @@ class _Form:
         x, y: The fields that travel in the header.
         values: Whether it has payloads.
         rest: The other fields.
+        defaults: What these are where a head does not say it.
         usual: The values of these for which the head is absent, None if there are none.
         checks: Whether a value may stand in one of these fields.
+        rest_of: The values of these in a message, as a tuple.
+        numbers_of: What travels as x and y.
+        arrange: All fields in their order, out of (x, y, values, *rest).
     """
 
     def __init__(self, code: int, cls: type[m.Message], x: str | None, y: str | None) -> None:
@@ -62,9 +67,27 @@ class _Form:
         fields = cls.fields()
         self.values = "values" in fields
         self.rest = tuple(name for name in fields if name not in (x, y, "values"))
-        usual = tuple(fields[name][1] for name in self.rest)
-        self.usual = None if m.REQUIRED in usual else usual
+        self.defaults = tuple(fields[name][1] for name in self.rest)
+        self.usual = None if m.REQUIRED in self.defaults else self.defaults
         self.checks = tuple(_CHECKS[fields[name][0]] for name in self.rest)
+        self.rest_of = _getter(attrgetter, self.rest)
+        self.numbers_of: Callable[[Any], tuple[int, int]] = lambda message: (0, 0)
+        if x is not None and y is not None:
+            self.numbers_of = attrgetter(x, y)
+        elif x is not None:
+            self.numbers_of = lambda message, get=attrgetter(x): (get(message), 0)  # type: ignore[misc]
+        sources = (x, y, "values", *self.rest)
+        self.arrange = _getter(itemgetter, tuple(sources.index(name) for name in fields))
+
+
+def _getter(kind: Any, keys: tuple[Any, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """An attrgetter or itemgetter that gives a tuple, however many keys there are."""
+    if not keys:
+        return lambda thing: ()
+    if len(keys) == 1:
+        get = kind(keys[0])
+        return lambda thing: (get(thing),)
+    return kind(*keys)  # type: ignore[no-any-return]
 
 
 def _number(value: Any) -> bool:
@@ -193,7 +216,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         ProtocolError: The message does not fit into a frame; nothing of it may be sent.
     """
     form = _FORMS[type(message)]
-    rest = tuple(getattr(message, name) for name in form.rest)
+    rest = form.rest_of(message)
     flags, buffers = 0, []
     if form.values:
         values = message.values
@@ -211,12 +234,12 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
             head = _head(rest)
         except TypeError:  # a list in it: not worth remembering
             head = json.dumps(rest, separators=(",", ":")).encode()
-    x = getattr(message, form.x) if form.x is not None else 0
-    y = getattr(message, form.y) if form.y is not None else 0
+    x, y = form.numbers_of(message)
     sizes = [memoryview(buffer).nbytes for buffer in buffers]
-    if len(head) > MAX_HEAD or sum(sizes) > MAX_FRAME or len(buffers) > 0xFFFF:
+    total = sum(sizes)
+    if len(head) > MAX_HEAD or total > MAX_FRAME or len(buffers) > 0xFFFF:
         raise ProtocolError(
-            f"a {form.cls.__name__} of {sum(sizes)} bytes in {len(buffers)} buffers is too large "
+            f"a {form.cls.__name__} of {total} bytes in {len(buffers)} buffers is too large "
             f"for one frame (at most {MAX_FRAME} bytes, {0xFFFF} buffers): store it in parts"
         )
     try:
@@ -225,10 +248,11 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         raise ProtocolError(f"a number of a {form.cls.__name__} does not fit: {error}") from None
     if not buffers:
         return [header + head]
-    if put is not None and max(sizes) >= SHARED:
+    if put is not None and total >= SHARED:
         _put_elsewhere(buffers, sizes, put)
+        total = sum(map(len, buffers))
     start = b"".join((header, struct.pack(f"!{len(sizes)}Q", *sizes), head))
-    if sum(map(len, buffers)) <= JOIN:
+    if total <= JOIN:
         return [b"".join((start, *buffers))]
     return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
 
@@ -243,29 +267,23 @@ def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
 
 
 def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list[Any]) -> Message:
-    if not head:
-        if form.usual is None and not (flags & _PLAIN and not form.rest):
-            raise ProtocolError(f"a {form.cls.__name__} came without its fields")
-        rest = form.usual or ()
-    else:
+    rest: tuple[Any, ...] = ()
+    if head:
         rest = _short_head(form.code, head) if len(head) <= 256 else _parsed(form.code, head)
     count = len(form.rest)
-    arguments = dict(zip(form.rest, rest, strict=False))
-    if form.x is not None:
-        arguments[form.x] = x
-    if form.y is not None:
-        arguments[form.y] = y
+    if len(rest) < count:
+        rest += form.defaults[len(rest) :]
+        if m.REQUIRED in rest:
+            raise ProtocolError(f"a {form.cls.__name__} came without its fields")
+    values: Any = None
     if form.values:
-        if flags & _PLAIN:
-            if not buffers:
-                raise ProtocolError(f"a {form.cls.__name__} came without its value")
-            arguments["values"] = (Payload(buffers[0], buffers[1:]),)
+        if not flags & _PLAIN:
+            values = _payloads(rest[count] if len(rest) > count else (), buffers)
+        elif buffers:
+            values = (Payload(buffers[0], buffers[1:]),)
         else:
-            arguments["values"] = _payloads(rest[count] if len(rest) > count else (), buffers)
-    try:
-        return form.cls(**arguments)
-    except TypeError as error:
-        raise ProtocolError(f"a {form.cls.__name__} came with wrong fields: {error}") from None
+            raise ProtocolError(f"a {form.cls.__name__} came without its value")
+    return form.cls(*form.arrange((x, y, values, *rest)))
 
 
 def _payloads(shapes: Any, buffers: list[Any]) -> list[Payload]:

@@ -209,6 +209,8 @@ class Worker:
         self._outbox = Outbox(self._post_output, self._is_sending, self._flushing)
         self._store_lines: Callable[[list[str]], None] | None = None
         self._tell_lines = False  # to our client, too
+        self._printed = False  # something since the last flush
+        self._stdout: Any = None  # which notes what is printed
         self._servers_link = self._connection  # to the server of the workspaces
 
     # ------------------------------------------------------------------ life
@@ -271,6 +273,7 @@ class Worker:
             self._store_lines = partial(_store_lines, post, ride, f"output@{rank}")
         self._tell_lines = setup["tell"]
         capture(self._note_output)
+        self._stdout = sys.stdout
         if setup["levels"] is not None:
             OnImport("logging", partial(_forward_records, self._outbox, rank, setup["levels"]))
         os.register_at_fork(after_in_child=partial(setattr, self._outbox, "foreign", True))
@@ -385,7 +388,12 @@ class Worker:
         self._running = False
 
     def _run_group(self, group: _Group) -> None:
-        """Run calls of one function."""
+        """Run calls of one function.
+
+        The journal's numbers are written before each call: they say that it has begun, and that
+        the one before has ended. They are written after it as well if anything goes with it that
+        may run code: numbers and texts do not.
+        """
         pop, form, places = group.items.popleft, group.form, group.places
         simple, dumps, note = pickling.SIMPLE, pickle.dumps, SHELL.pack_into
         memory, failed, flushing = self._journal, self._learned.failed, self._flushing
@@ -397,6 +405,7 @@ class Worker:
             try:
                 item = pop()
             except IndexError:
+                note(memory, 0, self._end, self._finished)
                 return
             number = self._finished + 1
             words[BEGUN] = number
@@ -435,8 +444,9 @@ class Worker:
                     self._end = end
                 else:
                     self._begin_run(data)
-                note(memory, 0, self._end, number)
                 self._finished = number
+                if form or data is None or limits is not None:
+                    note(memory, 0, self._end, number)
             if limits is not None:
                 limit(memory, SHELL.size, 0.0, 0)
             # The result is safe; only now what the call held may go, since that may crash too.
@@ -548,9 +558,11 @@ class Worker:
             pieces: list[Any] = []
             end, tag = self._end, 0
             if end > self._sent:
-                with contextlib.suppress(Exception):  # a task may have closed or replaced them
-                    sys.stdout.flush()
-                    sys.stderr.flush()
+                if self._printed or sys.stdout is not self._stdout:
+                    self._printed = False
+                    with contextlib.suppress(Exception):  # a task may have closed or replaced them
+                        sys.stdout.flush()
+                        sys.stderr.flush()
                 data = self._journal[HEAD + self._sent : HEAD + end]
                 pieces += wire.encode(ONE_WAY, Results((Payload(data),)))
             if self._shelf is not None and self._shelf.back:
@@ -612,6 +624,7 @@ class Worker:
             # So the next result is written where it is asked for text: the straight path need not.
             self._close_run()
             self._text.add(text)
+            self._printed = True
             if lines and (self._tell_lines or self._store_lines is not None):
                 self._outbox.add(lines)
 

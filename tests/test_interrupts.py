@@ -53,23 +53,42 @@ def test_a_handler_waits_for_the_end(alarms: list[int]) -> None:
     assert alarms == [signal.SIGALRM]
 
 
-def test_a_handler_runs_in_a_pause(alarms: list[int]) -> None:
+def test_a_handler_runs_while_something_is_waited_for(alarms: list[int]) -> None:
     undisturbed = Undisturbed()
     with undisturbed:
-        with pytest.raises(Alarm), undisturbed.pause():
-            signal.raise_signal(signal.SIGALRM)
+        with pytest.raises(Alarm):
+            undisturbed.wait(signal.raise_signal, signal.SIGALRM)
         signal.raise_signal(signal.SIGALRM)
         assert len(alarms) == 1
-        with pytest.raises(Alarm), undisturbed.pause():
-            pass
+        with pytest.raises(Alarm):  # what came before is no reason to wait
+            undisturbed.wait(time.sleep, 60)
         assert len(alarms) == 2
+        assert undisturbed.wait(abs, -3) == 3
 
 
-def test_a_handler_that_was_changed_meanwhile_stays_changed(alarms: list[int]) -> None:
+def test_a_handler_that_raises_nothing_ends_the_waiting_too() -> None:
+    undisturbed, calls = Undisturbed(), []
+    before = signal.signal(signal.SIGALRM, lambda *_: calls.append(signal.getsignal(signal.SIGINT)))
+    try:
+        with undisturbed:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            assert undisturbed.wait(time.sleep, 60) is None
+            assert calls == [signal.default_int_handler]  # all handlers were what they are
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_handler_that_was_changed_meanwhile_stays_changed() -> None:
+    before = signal.signal(
+        signal.SIGALRM, lambda *_: signal.signal(signal.SIGALRM, signal.SIG_IGN) and None
+    )
     undisturbed = Undisturbed()
-    with undisturbed, undisturbed.pause():
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)
-    assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+    try:
+        with undisturbed:
+            undisturbed.wait(signal.raise_signal, signal.SIGALRM)
+        assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_other_threads_have_no_handlers_to_put_off() -> None:
