@@ -159,12 +159,28 @@ def test_in_a_map_a_lost_item_fails_the_map_at_its_place(executor: SleighExecuto
         next(results)
 
 
-def test_killing_workers_again_and_again_loses_nothing_with_retries(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # It is we who kill them, perhaps twice in the same call: that is not to be blamed on it.
-    monkeypatch.setattr("sleighexec.task.MAX_KILLED", 1000)
+def test_killing_workers_again_and_again_loses_nothing_with_retries() -> None:
+    """Any worker, at any moment, also while it starts; but no call is hit twice: see the next."""
 
+    def slow_square(number: int) -> int:
+        time.sleep(0.001)
+        return number * number
+
+    chance = random.Random(7)
+    with SleighExecutor(3, retries=1) as executor:
+        squares = []
+        for square in executor.map(slow_square, range(2000)):
+            squares.append(square)
+            # What was hit last is done: results come in order, and it was among the first.
+            if len(squares) % 60 == 0:
+                pids = [worker.pid for worker in executor.workers() if worker.pid is not None]
+                if pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(chance.choice(pids), signal.SIGKILL)
+        assert squares == [n * n for n in range(2000)]
+
+
+def test_killing_workers_blindly_costs_only_calls_that_were_hit_twice() -> None:
     def slow_square(number: int) -> int:
         time.sleep(0.001)
         return number * number
@@ -183,9 +199,14 @@ def test_killing_workers_again_and_again_loses_nothing_with_retries(
         killer = threading.Thread(target=kill_some)
         killer.start()
         try:
-            assert list(executor.map(slow_square, range(2000), timeout=100)) == [
-                n * n for n in range(2000)
-            ]
+            futures = [executor.submit(slow_square, n) for n in range(1000)]
+            for number, future in enumerate(futures):
+                error = future.exception(PATIENCE)
+                if error is None:
+                    assert future.result() == number * number
+                else:
+                    assert isinstance(error, WorkerLost)
+                    assert error.attempts == 2
         finally:
             stop.set()
             killer.join()

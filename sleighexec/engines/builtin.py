@@ -76,7 +76,9 @@ if TYPE_CHECKING:
 
 LAST_LINES = 50  # of what a worker wrote to its stderr, in the report of its end
 MAX_FAILED_STARTS = 5  # workers in a row that ended before they worked: then the pool is broken
+MAX_KILLED_STARTS = 25  # the same, where somebody else has ended them by SIGKILL or SIGTERM
 START_PAUSE = 0.1  # seconds before the next one, after the second of them; then twice as long
+LONGEST_START_PAUSE = 1.0
 
 log = logging.getLogger("sleighexec")
 
@@ -789,12 +791,13 @@ class BuiltinEngine(Hosts):
     def _count_failed_start(self, loss: Loss) -> None:
         """A worker ended before it was ready: try again after a pause, or not any more."""
         self._failed_starts += 1
-        if self._failed_starts >= MAX_FAILED_STARTS:
+        killed = loss.status in (-signal.SIGKILL, -signal.SIGTERM)
+        if self._failed_starts >= (MAX_KILLED_STARTS if killed else MAX_FAILED_STARTS):
             text = f"{self._failed_starts} workers in a row ended before they were ready"
             self._break(f"{text}; the last one wrote:\n{loss.stderr}", None)
         elif self._failed_starts > 1:
             pause = START_PAUSE * 2 ** (self._failed_starts - 2)
-            self._start_at = time.monotonic() + pause
+            self._start_at = time.monotonic() + min(pause, LONGEST_START_PAUSE)
 
     def _lose(self, task: Task, calls: int, loss: Loss) -> list[Task]:
         """The first calls of a task are lost: what of it is to be done again, or still."""
