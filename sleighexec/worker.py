@@ -388,14 +388,9 @@ class Worker:
         self._running = False
 
     def _run_group(self, group: _Group) -> None:
-        """Run calls of one function.
-
-        The journal's numbers are written before each call: they say that it has begun, and that
-        the one before has ended. They are written after it as well if anything goes with it that
-        may run code: numbers and texts do not.
-        """
+        """Run calls of one function."""
         pop, form, places = group.items.popleft, group.form, group.places
-        simple, dumps, note = pickling.SIMPLE, pickle.dumps, SHELL.pack_into
+        simple, dumps = pickling.SIMPLE, pickle.dumps
         memory, failed, flushing = self._journal, self._learned.failed, self._flushing
         limits, limit = group.limits, LIMITS.pack_into
         words, halt = self._words, self._halt
@@ -405,7 +400,6 @@ class Worker:
             try:
                 item = pop()
             except IndexError:
-                note(memory, 0, self._end, self._finished)
                 return
             number = self._finished + 1
             words[BEGUN] = number
@@ -444,9 +438,8 @@ class Worker:
                     self._end = end
                 else:
                     self._begin_run(data)
+                words[END] = self._end
                 self._finished = number
-                if form or data is None or limits is not None:
-                    note(memory, 0, self._end, number)
             if limits is not None:
                 limit(memory, SHELL.size, 0.0, 0)
             # The result is safe; only now what the call held may go, since that may crash too.
