@@ -97,7 +97,7 @@ class Access:
         if type(reply) is not Values:
             return None
         if self._connection.local and (type(request) is Find or reply.loan):
-            reply.values = (self._copied(reply.values[0]),)
+            reply.values = tuple(map(self._copied, reply.values))
         return reply
 
     def wait(self, request: Fetch | Find) -> Values:
@@ -139,7 +139,13 @@ class Access:
         Raises:
             ValueUnpicklingError: It cannot be rebuilt in this process.
         """
-        payload = reply.values[0]
+        return self._rebuilt(reply.values[0], reply)
+
+    def values(self, reply: Values) -> list[Any]:
+        """All values in a reply; raises what `value` raises."""
+        return [self._rebuilt(payload, reply) for payload in reply.values]
+
+    def _rebuilt(self, payload: Payload, reply: Values) -> Any:
         try:
             return pickling.loads(payload)
         except Exception as error:

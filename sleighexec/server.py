@@ -33,7 +33,7 @@ from sleighexec import wire
 from sleighexec.errors import AuthenticationError, ConnectionLostError, ProtocolError
 from sleighexec.interrupts import QuietLock
 from sleighexec.limits import PIECE_BYTES, Limits
-from sleighexec.messages import Abandon, Failed, Fetch, Reply, Request, Values
+from sleighexec.messages import Abandon, Failed, Fetch, Payload, Reply, Request, Values
 from sleighexec.space import Effects, Space
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ HANDSHAKE_SECONDS = 5.0  # for all of it, not for each message
 MAX_STRANGERS = 64  # connections that have not shown the key yet; the oldest goes first
 MAX_PIECES = 512  # buffers in one sendmsg; the kernel's own limit is 1024
 ACCEPT_PAUSE = 0.05  # seconds without accepting when descriptors have run out
+MOST_AT_ONCE = 16 * 1024 * 1024  # bytes of values in one reply, beyond which no more are added
 LEND = 0.01  # seconds for which the thread leaves its loop to who has asked for it
 LOG_PAUSE = 60.0  # seconds between two log lines about those whom we cut off
 
@@ -111,9 +112,25 @@ class Connection:
         """Send a reply, or as much of it as the socket takes now."""
         if self.closed:
             return
-        if self.pack is not None and type(reply) is Values:
-            reply = self.pack(reply)
+        if type(reply) is Values:
+            if self.pack is not None:
+                reply = self.pack(reply)
+            if type(reply) is Values:
+                reply.values = [_without_summary(value) for value in reply.values]
+                if reply.loan and len(reply.values) > 1:
+                    self._keep_back(reply)
         self.send(tag, reply)
+
+    def _keep_back(self, reply: Values) -> None:
+        """Of many big values, those that are enough for one frame; the others wait again."""
+        size, values = 0, reply.values
+        for number, value in enumerate(values):
+            if size > MOST_AT_ONCE:
+                reply.values = values[:number]
+                space = self.server.space
+                self.server.dispatch(space.give_back(reply.loan, len(values) - number))
+                return
+            size += value.size_bytes
 
     def send(self, tag: int, message: Any) -> None:
         if self.waiting_replies is not None:
@@ -781,6 +798,13 @@ class Server:
     def _nudge(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             self._waker.send(b"!")
+
+
+def _without_summary(value: Payload) -> Payload:
+    """Who fetches a value has no use for it; of many they might not fit into a frame."""
+    if not value.summary:
+        return value
+    return Payload(value.head, value.buffers, value.kind)
 
 
 def _left(deadline: float | None) -> float | None:

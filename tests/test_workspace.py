@@ -54,6 +54,59 @@ def test_a_big_array_comes_back_writable_and_is_stored_as_it_was(ws: NetWorkSpac
     assert ws.fetch("a").sum() == numpy.arange(300_000, dtype=float).sum()
 
 
+def test_many_values_come_back_in_their_order(ws: NetWorkSpace) -> None:
+    values = [*range(3_000), *("ä" * 300 for _ in range(500)), *VALUES]
+    ws.storeMany("x", iter(values))
+    taken: list[object] = []
+    while len(taken) < len(values):
+        more = ws.fetchMany("x", 700, timeout=PATIENCE)
+        assert 1 <= len(more) <= 700
+        taken += more
+    assert taken == values
+    assert ws.fetchTry("x", "none") == "none"
+
+
+def test_many_big_values_come_back_in_several_goes(ws: NetWorkSpace) -> None:
+    arrays = [numpy.full(2_000_000, n) for n in range(4)]
+    ws.storeMany("x", arrays)
+    arrays[0][:] = -1
+    first = ws.fetchMany("x", 4)
+    rest = ws.fetchMany("x", 4 - len(first)) if len(first) < 4 else []
+    assert [array[-1] for array in (*first, *rest)] == [0, 1, 2, 3]
+    first[0][0] = 7  # it is ours
+    assert ws.fetchTry("x", "none") == "none"
+
+
+def test_fetch_many_waits_for_the_first_value_only(ws: NetWorkSpace, server: NwsServer) -> None:
+    with pytest.raises(TimeoutError):
+        ws.fetchMany("x", 5, timeout=0)
+    other = server.openWs("test")
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(ws.fetchMany, "x", 5)
+        blocked(other, "x", fetchers=1)
+        other.store("x", 1)
+        assert taken.result(PATIENCE) == [1]
+
+
+def test_store_many_keeps_the_newest(ws: NetWorkSpace) -> None:
+    ws.storeMany("log", range(10_000), keep=3)
+    assert ws.fetchMany("log", 10) == [9_997, 9_998, 9_999]
+    with pytest.raises(ValueError, match="at least 1"):
+        ws.storeMany("log", [1], keep=0)
+    with pytest.raises(ValueError, match="at least 1"):
+        ws.fetchMany("log", 0)
+
+
+def test_store_many_stores_what_comes_before_a_value_that_cannot_be_pickled(
+    ws: NetWorkSpace,
+) -> None:
+    with pytest.raises(errors.ValuePicklingError):
+        ws.storeMany("x", [1, threading.Lock()])
+    assert ws.fetchTry("x", "none") == "none"
+    ws.storeMany("x", [])
+    assert ws.fetchTry("x", "none") == "none"
+
+
 def test_a_value_of_many_megabytes_comes_through(ws: NetWorkSpace) -> None:
     data = bytes(range(256)) * 40_000
     ws.store("big", data)

@@ -48,6 +48,10 @@ class Box(Protocol):
 
     def get(self) -> Any: ...
 
+    def put_many(self, values: list[Any]) -> None: ...
+
+    def get_many(self, count: int) -> list[Any]: ...
+
 
 @dataclass(frozen=True)
 class Store:
@@ -78,6 +82,27 @@ def measures(quick: bool) -> list[Measure]:
                 Row("fetches", f"{count:,} fetches, one after another", "values/s", True),
             ),
             partial(pairs, count=count),
+            rounds,
+        ),
+        _measure(
+            "many-values",
+            (
+                Row(
+                    "stores",
+                    f"{10 * count:,} small values stored, 1,000 in a request",
+                    "values/s",
+                    True,
+                    (Goal(16, 4, REDIS, SOCKET),),
+                ),
+                Row(
+                    "fetches",
+                    f"{10 * count:,} of them fetched, 1,000 in a request",
+                    "values/s",
+                    True,
+                    (Goal(16, 4, REDIS, SOCKET),),
+                ),
+            ),
+            partial(many, count=10 * count),
             rounds,
         ),
         _measure(
@@ -158,6 +183,26 @@ def pairs(store: Store, count: int) -> Iterator[Sample]:
 
 
 @contextmanager
+def many(store: Store, count: int) -> Iterator[Sample]:
+    """Values per second, stored and fetched many at a time."""
+    box, batch = store.box("many"), 1_000
+
+    def sample() -> Mapping[str, float]:
+        begin = time.perf_counter()
+        for first in range(0, count, batch):
+            box.put_many(list(range(first, first + batch)))
+        half = time.perf_counter()
+        taken: list[Any] = []
+        while len(taken) < count:
+            taken += box.get_many(batch)
+        end = time.perf_counter()
+        assert taken == list(range(count))
+        return {"stores": count / (half - begin), "fetches": count / (end - half)}
+
+    yield sample
+
+
+@contextmanager
 def ping_pong(store: Store, count: int) -> Iterator[Sample]:
     """µs until a value that was stored for another process is answered by it."""
     ping, pong = store.box("ping"), store.box("pong")
@@ -209,6 +254,12 @@ class Variable:
     def get(self) -> Any:
         return self.workspace.fetch(self.name)
 
+    def put_many(self, values: list[Any]) -> None:
+        self.workspace.storeMany(self.name, values)
+
+    def get_many(self, count: int) -> list[Any]:
+        return self.workspace.fetchMany(self.name, count)
+
 
 @contextmanager
 def embedded() -> Iterator[Store]:
@@ -244,7 +295,27 @@ def manager() -> Iterator[Store]:
     """Queues of a manager, which is a process."""
     context = multiprocessing.get_context("spawn")
     with context.Manager() as made:
-        yield Store(lambda name: made.Queue(), _process)
+        yield Store(lambda name: Queue(made.Queue()), _process)
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A queue of a manager as a box: it has one value in a request."""
+
+    queue: Any
+
+    def put(self, value: Any) -> None:
+        self.queue.put(value)
+
+    def get(self) -> Any:
+        return self.queue.get()
+
+    def put_many(self, values: list[Any]) -> None:
+        for value in values:
+            self.queue.put(value)
+
+    def get_many(self, count: int) -> list[Any]:
+        return [self.queue.get() for _ in range(count)]
 
 
 @contextmanager
@@ -276,6 +347,18 @@ class RedisList:
     def get(self) -> Any:
         _, data = self._redis.blpop([self._name])
         return pickle.loads(data)
+
+    def put_many(self, values: list[Any]) -> None:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for value in values:
+                pipeline.rpush(self._name, pickle.dumps(value, 5))
+            pipeline.execute()
+
+    def get_many(self, count: int) -> list[Any]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for _ in range(count):
+                pipeline.lpop(self._name)
+            return [pickle.loads(data) for data in pipeline.execute() if data is not None]
 
     def __reduce__(self) -> Any:
         return RedisList, (self._path, self._name)
