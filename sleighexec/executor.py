@@ -72,6 +72,10 @@ class SleighExecutor(EachCalls, Executor):
         workspace: URL or connection file of a workspace server that holds the workspaces, such as
             "unix" for that of this user; it may be looked into and used by others. None: they are
             in this process.
+        engine: A Dask cluster that is to run the calls instead of workers of ours: its URL,
+            "dask://host:8786", or a Dask `Client` or cluster object. Needs `sleighexec[dask]`.
+            `max_workers` is then how many calls Dask has at a time; None: as many as its workers
+            have threads. What Dask cannot do raises UnsupportedOptionError.
         launcher: Where workers live: a launcher, or a list of them, each with its number of
             `workers`; ranks count through them. None: `Local()`, this machine.
         timeout, retries, memory_limit: Of every call that does not say otherwise; see `options`.
@@ -137,17 +141,22 @@ class SleighExecutor(EachCalls, Executor):
         start_timeout: float | None = None,
         max_pending: int | None = None,
     ) -> None:
-        unsupported = {
-            "engine": engine,
-        }
-        for option, value in unsupported.items():
-            if value is not None:
-                raise UnsupportedOptionError(f"{option}= is not supported by this release yet")
         if idle_timeout is not None:
             idle_timeout = _checked_seconds("idle_timeout", idle_timeout)
+        if engine is not None:
+            not_there = {
+                "launcher": launcher,
+                "nodes": nodes,
+                "max_tasks_per_child": max_tasks_per_child,
+                "idle_timeout": idle_timeout,
+                "inner_threads": inner_threads,
+                "max_pending": max_pending,
+            }
+            _check_engine(engine, not_there)
+            _checked_workers(max_workers)
         if nodes is not None:
             launcher = _on_nodes(nodes, launcher)
-        launchers = _places(launcher, max_workers)
+        launchers = [] if engine is not None else _places(launcher, max_workers)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if not isinstance(initargs, Iterable):
@@ -171,32 +180,49 @@ class SleighExecutor(EachCalls, Executor):
         prepared: Prepared | None = None
         if initializer is not None:
             prepared = self._functions.dumps_call(((initializer, *initargs), {}))
-        from sleighexec.engines.builtin import BuiltinEngine
-
         server = None if workspace is None else self._on_server(workspace, launchers)
-        self._engine: Engine = BuiltinEngine(
-            launchers,
-            self._functions,
-            initializer=prepared,
-            max_tasks_per_child=max_tasks_per_child,
-            idle_timeout=idle_timeout,
-            on_crash=on_crash,
-            capture_output=bool(capture_output),
-            capture_logging=bool(capture_logging),
-            output=output,
-            inner_threads=inner_threads,
-            workspaces=self._workspace_names() if server is None else server[1],
-            address=None if server is None else server[2],
-            on_end=_nothing if server is None else server[0].close,
-            name=name or f"sleigh-{next(_counter)}",
-            start_timeout=start_timeout,
-            max_pending=max_pending,
-        )
+        if engine is not None:
+            kind: Any = _dask_engine()
+            own: dict[str, Any] = {"engine": engine, "max_workers": max_workers}
+        else:
+            from sleighexec.engines.builtin import BuiltinEngine as kind
+
+            own = {
+                "launchers": launchers,
+                "max_tasks_per_child": max_tasks_per_child,
+                "idle_timeout": idle_timeout,
+                "capture_logging": bool(capture_logging),
+                "inner_threads": inner_threads,
+                "max_pending": max_pending,
+            }
+        try:
+            self._engine: Engine = kind(
+                functions=self._functions,
+                initializer=prepared,
+                on_crash=on_crash,
+                capture_output=bool(capture_output),
+                output=output,
+                workspaces=self._workspace_names() if server is None else server[1],
+                address=None if server is None else server[2],
+                on_end=_nothing if server is None else server[0].close,
+                name=name or f"sleigh-{next(_counter)}",
+                start_timeout=start_timeout,
+                **own,
+            )
+        except BaseException:
+            if server is not None:
+                server[0].close()
+            raise
         self._shut_down = False
         self._url: str | None = None
         # Nothing that runs may hold the executor: when nobody else does, it ends by itself.
         self._finalizer = weakref.finalize(self, self._engine.abandon)
         self._finalizer.atexit = False
+        try:
+            self._engine.admit(self._settings)
+        except BaseException:
+            self.shutdown()
+            raise
         if min_workers is not None:
             self._gather(_checked_int("min_workers", min_workers, 1), start_timeout)
 
@@ -586,6 +612,7 @@ class SleighExecutor(EachCalls, Executor):
         settings = _settings(
             self._settings, retries, timeout, memory_limit, priority, needs_of(resources)
         )
+        self._engine.admit(settings)
         return _View(self, settings, self._progress if progress is None else _displays(progress))
 
     # ------------------------------------------------------------------ the pool
@@ -847,6 +874,35 @@ def _fitting(payload: Payload) -> Payload:
 
 def _call_each(fn: Any, rows: list[Any]) -> list[Any]:
     return [fn(*row) for row in rows]
+
+
+def _check_engine(engine: Any, others: dict[str, Any]) -> None:
+    """See that `engine` is one, and that nothing is asked for that it cannot do."""
+    for option, value in others.items():
+        if value is not None:
+            raise UnsupportedOptionError(
+                f"{option}= is of the built-in engine; with engine= the cluster has its own ways"
+            )
+    if isinstance(engine, str):
+        if re.match(r"dask(\+tcp|\+tls)?://", engine):
+            return
+        raise UnsupportedOptionError(
+            f'engine= takes "dask://host:8786" or an object of Dask, not {engine!r}'
+        )
+    if not any(base.__module__.partition(".")[0] == "distributed" for base in type(engine).mro()):
+        raise UnsupportedOptionError(
+            f"engine= takes a Client or a cluster of Dask, not {type(engine).__name__}"
+        )
+
+
+def _dask_engine() -> Any:
+    try:
+        from sleighexec.engines.dask.engine import DaskEngine
+    except ImportError as error:
+        raise ImportError(
+            'an engine on Dask needs `pip install "sleighexec[dask]"`: ' + str(error)
+        ) from error
+    return DaskEngine
 
 
 def _on_nodes(nodes: Sequence[str], launcher: Any) -> list[Launcher]:

@@ -283,6 +283,9 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         assert self._definition is not None
         return Call(self._definition, self._needs, self._form, [self._item], self._settings)
 
+    def called(self) -> Definition | None:
+        return self._definition
+
     def advance(self, most: int) -> tuple[SleighFuture, int, int, bool]:
         return self, 0, 1, True
 
@@ -374,6 +377,9 @@ class Chunk:
         first = calls[0]
         items = [call.items[0] for call in calls]
         return Call(first.definition, tuple(needs), first.form, items, first.settings)
+
+    def called(self) -> Definition | None:
+        return self._futures[0].called()
 
     def advance(self, most: int) -> tuple[SleighFuture, int, int, bool]:
         return self._futures.pop(0), 0, 1, not self._futures

@@ -9,6 +9,7 @@ how long its calls were found to take.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from concurrent.futures import TimeoutError
 from typing import TYPE_CHECKING, Any
 
 from sleighexec.engines.outcomes import lost_error
-from sleighexec.errors import ForkedProcessError
+from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
 from sleighexec.functions import Definition, GlobalValue
 from sleighexec.task import BATCH_BYTES, PICKLED, Call, Loss, Settings, may_try_again
 
@@ -146,8 +147,9 @@ class MapJob:
     def kill(self) -> None:
         """Nobody wants the rest: what has not begun will not, what runs is stopped."""
         self.cancel()
-        while self.engine.kill(self):
-            time.sleep(0.005)
+        with contextlib.suppress(UnsupportedOptionError):  # by an engine that cannot
+            while self.engine.kill(self):
+                time.sleep(0.005)
 
 
 class Span:
@@ -195,6 +197,9 @@ class Span:
         job = self.job
         items = job.items[self.start : self.stop]
         return Call(job.definition, job.needs, job.form, items, job.settings)
+
+    def called(self) -> Definition | None:
+        return self.job.definition
 
     def advance(self, most: int) -> tuple[MapJob, int, int, bool]:
         first, count = self.start, min(most, self.stop - self.start)

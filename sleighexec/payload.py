@@ -15,6 +15,7 @@ from it, so that they can be sent when they changed and not otherwise (functions
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import struct
@@ -413,6 +414,10 @@ def _dump_own(error: BaseException) -> tuple[str, Any]:
         ("whole", error),
         ("parts", (type(error), error.args, _base_args(error), error.__dict__)),
     )
+    reducer = copyreg.dispatch_table.get(type(error))
+    if getattr(reducer, "__module__", "").startswith("tblib"):
+        # Dask has tblib make exceptions anew without their __init__: they lack what that has set.
+        forms = forms[::-1]
     # Builtin errors of plain parts need no module that may not be loaded yet: a worker may be out
     # of memory or descriptors just then.
     parts = (*error.args, *error.__dict__.values())

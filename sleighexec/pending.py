@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
 from typing import TYPE_CHECKING, Any, overload
 
-from sleighexec.errors import ForkedProcessError, IllegalValueError
+from sleighexec.errors import ForkedProcessError, IllegalValueError, UnsupportedOptionError
 from sleighexec.future import Group, SleighFuture
 
 if TYPE_CHECKING:
@@ -354,9 +354,9 @@ class SleighPending(Sequence["Future[Any]"]):
         if self._arrivals.meter is not None:
             self._arrivals.meter.close()  # before what is cancelled counts as done
         if isinstance(error, KeyboardInterrupt):
-            self.kill()
-        else:
-            self.cancel()
+            with contextlib.suppress(UnsupportedOptionError):  # by an engine that cannot
+                self.kill()
+        self.cancel()
 
     def _kept(self) -> list[SleighFuture]:
         if self._policy.skips and self._arrivals.failed:

@@ -80,6 +80,7 @@ defaultSleighOptions: dict[str, Any] = {
     "verbose": False,
     "redirectOutput": True,
     "progress": None,
+    "engine": None,
 }
 
 _GONE = {
@@ -150,6 +151,8 @@ class Sleigh(SleighExecutor):
         progress: As for `SleighExecutor`.
         verbose: Say on stderr what is started.
         user: For launch functions.
+        engine: A Dask cluster instead of machines, as `SleighExecutor` takes it: its workers are
+            those of the sleigh, and what says where workers live is ignored.
 
     Raises:
         TypeError: There is no such option.
@@ -170,16 +173,18 @@ class Sleigh(SleighExecutor):
             options["nodeList"] = nodeList
         self.settings = {**defaultSleighOptions, **_of_environment(), **options}
         self._ride_number = next(_numbers)
-        launchers = self._launchers()
+        engine = self.settings["engine"]
+        launchers = None if engine is not None else self._launchers()
         self._occupant: Callable[[], Any] = lambda: None
         self._closed_group = False
         given = self.settings["workingDir"]
         directory = given or os.getcwd()
-        remote = isinstance(launchers[0], RemoteLauncher)
+        remote = launchers is None or isinstance(launchers[0], RemoteLauncher)
         if not remote and not os.path.isdir(directory):
             raise IllegalValueError(f"workingDir is not a folder: {directory!r}")
         host = self.settings["nwsHost"]
         super().__init__(
+            engine=engine,
             launcher=launchers,
             # Ours need not be there on another machine; one that was asked for must.
             initializer=enter_if_there if remote and given is None else os.chdir,
@@ -190,6 +195,8 @@ class Sleigh(SleighExecutor):
         )
         self._engine.stop_at_exit = True  # workers end with their master
         self._engine.start()
+        if engine is not None:
+            self.nodeList = [worker.host for worker in self.workers()]
         if self.settings["verbose"]:
             print(f"{self!r} on {', '.join(self.nodeList)}", file=sys.stderr)
 

@@ -144,6 +144,9 @@ class Task(Protocol):
     def call(self) -> Call:
         """What must travel to run it."""
 
+    def called(self) -> Definition | None:
+        """The function; None if it has ended."""
+
     def advance(self, most: int) -> tuple[Sink, int, int, bool]:
         """Its first call is answered, or up to `most`, if one sink waits for all of them.
 

@@ -118,6 +118,7 @@ class WorkerContext:
 
 
 _context: WorkerContext | None = None
+_of_thread = threading.local()  # its `context`, where several threads of a process run tasks
 
 
 def current_worker() -> WorkerContext:
@@ -126,9 +127,10 @@ def current_worker() -> WorkerContext:
     Raises:
         RuntimeError: Not called from a task of a sleighexec executor.
     """
-    if _context is None:
+    context: WorkerContext | None = getattr(_of_thread, "context", None) or _context
+    if context is None:
         raise RuntimeError("current_worker() works inside a task only, and this is not a worker")
-    return _context
+    return context
 
 
 class _Group:
@@ -731,7 +733,8 @@ def _can_open() -> bool:
     return True
 
 
-def _failure(error: BaseException) -> bytes:
+def _failure(error: BaseException, skip: str = __file__) -> bytes:
+    """What the caller gets to see of an error of a call, without our frames, of the file `skip`."""
     if isinstance(error, _BadArguments):
         from sleighexec.broken import SerializationError
 
@@ -740,7 +743,7 @@ def _failure(error: BaseException) -> bytes:
         error = SerializationError(text)
         error.__cause__ = cause
     try:
-        return bytes(pickling.dumps_error(error, __file__).head)
+        return bytes(pickling.dumps_error(error, skip).head)
     except BaseException as problem:  # whatever an exception may do to us, its worker lives on
         name = f"{type(error).__module__}.{type(error).__qualname__}"
         text = f"this exception could not be sent: {type(problem).__name__}"

@@ -16,6 +16,7 @@ import pytest
 from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer
 from sleighexec.server import LocalConnection, Server
 from sleighexec.workspace import DICT, V_FETCHERS, V_FINDERS
+from tests.daskcluster import DaskCluster, dask_cluster
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background so, and the programs of our tests would inherit it.
@@ -27,7 +28,8 @@ def plain_id(value: object) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
-PATIENCE = 10.0  # seconds that something which is ending may take
+# Seconds that something which is ending may take; more where workers are slow to start.
+PATIENCE = float(os.environ.get("SLEIGHEXEC_TEST_PATIENCE", "10"))
 
 
 def children() -> set[int]:
@@ -209,3 +211,22 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         known = "named exception", "walltime", "Tested platform", "requires Windows"
         if not any(text in reason for text in known):
             session.exitstatus = 1
+
+
+# ------------------------------------------------------------------ Dask
+
+
+@pytest.fixture(scope="session")
+def one_dask_cluster() -> Iterator[DaskCluster]:
+    """Two Dask workers of one thread each, for all tests of this process."""
+    pytest.importorskip("distributed")
+    with dask_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def on_dask(one_dask_cluster: DaskCluster) -> Iterator[SleighExecutor]:
+    """An executor on it, whose workers are all there."""
+    one_dask_cluster.settle()
+    with SleighExecutor(engine=one_dask_cluster.url, min_workers=2) as executor:
+        yield executor

@@ -41,6 +41,8 @@ def test_every_public_name_can_be_had() -> None:
 
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
 def test_example_prints_what_it_promises(script: Path) -> None:
+    for needed in re.findall(r"^# needs: (.*)$", script.read_text(), re.MULTILINE):
+        pytest.importorskip(needed)
     run = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
     )

@@ -19,7 +19,9 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PATIENCE = 10.0  # seconds for one thing that ought to happen soon
+# Seconds for one thing that ought to happen soon. An executor whose workers are slow to start may
+# be given more.
+PATIENCE = float(os.environ.get("SLEIGHEXEC_CONFORMANCE_PATIENCE", "10"))
 MOMENT = 0.3  # seconds in which something that must not happen would have happened
 
 Make = Callable[..., Executor]

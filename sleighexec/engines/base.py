@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sleighexec.functions import GlobalValue
 from sleighexec.messages import Payload
 from sleighexec.resources import Needs
-from sleighexec.task import Task, WorkerInfo
+from sleighexec.task import Settings, Task, WorkerInfo
 
 # A call that prepares a worker: ((function, *args), kwargs) pickled, and the globals it needs.
 Prepared = tuple[Payload, tuple[GlobalValue, ...]]
@@ -20,6 +20,13 @@ class Engine(Protocol):
     max_workers: int
     forked: bool  # this is a forked child: nothing works here
     stop_at_exit: bool  # at the end of the program stop, instead of finishing what was put
+
+    def admit(self, settings: Settings) -> None:
+        """See that this can be asked of calls.
+
+        Raises:
+            UnsupportedOptionError: It cannot, with this engine.
+        """
 
     def put(self, tasks: Sequence[Task]) -> None:
         """Run these, after those put before. Returns at once.

@@ -68,7 +68,7 @@ from sleighexec.output import CAPTURE, PASS
 from sleighexec.resources import Needs
 from sleighexec.server import Connection, LocalConnection, Server
 from sleighexec.space import Loan, Space, Variable
-from sleighexec.task import Loss, Task, WorkerInfo
+from sleighexec.task import Loss, Settings, Task, WorkerInfo
 from sleighexec.worker import mailbox
 
 if TYPE_CHECKING:
@@ -166,6 +166,9 @@ class BuiltinEngine(Hosts):
         register(self)
 
     # ------------------------------------------------------------------ what the executor calls
+
+    def admit(self, settings: Settings) -> None:
+        pass  # whatever there is
 
     def put(self, tasks: Sequence[Task]) -> None:
         if self._all_busy():

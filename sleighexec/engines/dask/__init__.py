@@ -1,0 +1,1 @@
+"""The engine on a Dask cluster: every batch of calls is a Dask task, and Dask schedules."""

@@ -1,0 +1,296 @@
+"""What is asked of Dask, all of it: this is the one file that knows it.
+
+Cluster     the scheduler, from here: members, submit, follow, run, plugins
+Attendant   a WorkerPlugin: a run in every worker there is and will be, restarted ones too
+Watcher     a SchedulerPlugin: tells who comes and goes and what was lost with it, and sees that
+            nothing of ours runs twice: Dask would run again whatever was on a lost worker
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any
+from urllib.parse import urlsplit
+
+from dask._task_spec import Task as DaskTask
+from distributed import Client, Worker, WorkerPlugin
+from distributed.deploy.cluster import Cluster as DaskCluster
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from sleighexec.address import LOOPBACK
+from sleighexec.engines.dask import remote
+from sleighexec.engines.dask.run import Facts
+from sleighexec.errors import ConnectError
+
+RUN_SECONDS = 10.0  # that workers may take to answer what is asked at once
+SCHEMES = {"dask": "tcp", "dask+tcp": "tcp", "dask+tls": "tls"}
+
+Tell = Callable[[Any], object]
+
+
+class Attendant(WorkerPlugin):  # type: ignore[misc]
+    """A run in each worker; or one call more that prepares them."""
+
+    def __init__(self, run: str, setup: dict[str, Any], number: int, call: Any = None) -> None:
+        """`number` of the call that prepares; 0: the plugin stands for the run itself."""
+        self.name = f"{run}-{number}"
+        self._run, self._setup, self._number, self._call = run, setup, number, call
+
+    def setup(self, worker: Worker) -> None:
+        """A worker starts, or is there."""
+        threads = worker.state.nthreads
+        killable = threads == 1 and bool(worker.nanny)
+        name = str(worker.name)
+        facts = Facts(name, worker.address, threads, killable, worker.log_event)
+        remote.attach(self._run, facts, self._setup, self._number, self._call)
+
+    def teardown(self, worker: Worker) -> None:
+        """The run is over, or the worker ends."""
+        remote.detach(self._run, self._number)
+
+
+class Watcher(SchedulerPlugin):  # type: ignore[misc]
+    """In the scheduler: a run's keys and the workers."""
+
+    def __init__(self, run: str, client: str) -> None:
+        self.name = run
+        self._run, self._client = run, client
+        self._calls: list[int] = []
+        self._gone: set[str] = set()  # keys that had begun, or had a result, and have not any more
+
+    def start(self, scheduler: Any) -> None:
+        """We are in the scheduler now."""
+        self._scheduler = scheduler
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """A task changes its state; of ours, one that goes back is not to run again."""
+        if finish == "released" and start in ("processing", "memory"):
+            if type(key) is not str or not key.startswith(self._run):
+                return
+            task = self._scheduler.tasks.get(key)
+            if task is not None and task.who_wants:  # else its result has been taken
+                task.run_spec = DaskTask(key, remote.lost)
+                self._gone.add(key)
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        """A worker has come."""
+        self._tell(["joined", member(worker, scheduler.workers[worker].identity())])
+
+    def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
+        """A worker has gone."""
+        gone, self._gone = self._gone, set()
+        wanted = [key for key in gone if key in scheduler.tasks]
+        self._tell(["left", worker, self._expected(worker), wanted])
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """The executor's process has ended without a word: nothing of it stays here."""
+        if client == self._client:
+            scheduler.loop.add_callback(self.clean_up)
+
+    async def clean_up(self) -> None:
+        """Let go of all that the run has here and in the workers."""
+        scheduler = self._scheduler
+        for name in [name for name in scheduler.worker_plugins if name.startswith(self._run)]:
+            with contextlib.suppress(Exception):  # a worker may have ended with what it ran
+                await scheduler.unregister_worker_plugin(comm=None, name=name)
+        with contextlib.suppress(ValueError):
+            await scheduler.unregister_scheduler_plugin(name=self.name)
+
+    def _tell(self, event: list[Any]) -> None:
+        self._scheduler.log_event(self._run, event)
+
+    def _expected(self, worker: str) -> bool:
+        """Whether it was sent away: then nobody starts it again."""
+        for _, event in self._scheduler.get_events(worker):
+            said = event.get("action") == "closing-worker" and "restart" not in event["reason"]
+            if said or event.get("expected", False):
+                return True
+        return False
+
+
+def member(address: str, identity: dict[str, Any]) -> dict[str, Any]:
+    """What there is to know of a worker, as plain values."""
+    return {
+        "address": address,
+        "name": str(identity["name"]),
+        "threads": identity["nthreads"],
+        "nanny": bool(identity.get("nanny")),
+        "host": identity.get("host", ""),
+        "resources": dict(identity.get("resources", {})),
+    }
+
+
+class Cluster:
+    """A Dask cluster, as an engine uses it. Thread-safe."""
+
+    def __init__(self, engine: Any, run: str) -> None:
+        """`engine`: the URL of a scheduler, or a Client or Cluster object of Dask.
+
+        Raises:
+            ConnectError: No scheduler answers.
+        """
+        self.run_name = run
+        self._ours = not isinstance(engine, Client)
+        self.cluster: Any = None
+        if isinstance(engine, Client):
+            if engine.asynchronous:
+                raise TypeError("engine= takes a Dask Client that is not asynchronous")
+            self.client = engine
+            self.cluster = engine.cluster
+        elif isinstance(engine, DaskCluster):
+            self.cluster = engine
+            self.client = Client(engine, set_as_default=False)
+        else:
+            parts = urlsplit(engine)
+            address = f"{SCHEMES[parts.scheme]}://{parts.netloc}"
+            try:
+                self.client = Client(address, set_as_default=False)
+            except (OSError, TypeError) as error:  # no certificate is a TypeError
+                raise ConnectError(f"no Dask scheduler answers at {engine}: {error}") from error
+
+    def watch(self, setup: dict[str, Any], tell: Tell) -> None:
+        """From now on `tell` hears of events, and workers have the run."""
+        self.client.subscribe_topic(self.run_name, lambda event: tell(event[1]))
+        self.client.register_plugin(Watcher(self.run_name, self.client.id))
+        self._register(Attendant(self.run_name, setup, 0))
+
+    def prepare(self, setup: dict[str, Any], number: int, call: Any) -> None:
+        """Workers are prepared by this call as well, those too that come later."""
+        self._register(Attendant(self.run_name, setup, number, call))
+
+    def _register(self, plugin: Attendant) -> None:
+        answers = self.client.register_plugin(plugin)
+        for address, answer in answers.items():
+            if answer.get("status") == "error":
+                error = answer.get("exception")
+                raise ConnectError(f"the Dask worker {address} cannot serve: {error}")
+
+    def forget(self, number: int) -> None:
+        """The call of this number prepares no more. Returns at once."""
+
+        async def forget() -> None:
+            with contextlib.suppress(Exception):  # it may be gone already, or the scheduler
+                await self.client.unregister_worker_plugin(f"{self.run_name}-{number}")
+
+        self.client.loop.add_callback(forget)
+
+    def members(self) -> list[dict[str, Any]]:
+        """The workers there are now."""
+        found = self.client.scheduler_info(n_workers=-1)["workers"]
+        return [member(address, identity) for address, identity in found.items()]
+
+    def our_host(self) -> str:
+        """The address of this machine by which workers can reach it."""
+        host = urlsplit(self.client.scheduler.address).hostname or "127.0.0.1"
+        hosts = {host, *(each["host"] for each in self.members())}
+        if all(each in LOOPBACK for each in hosts):
+            return "127.0.0.1"
+        far = next(each for each in hosts if each not in LOOPBACK)
+        with socket.socket(
+            socket.AF_INET6 if ":" in far else socket.AF_INET, socket.SOCK_DGRAM
+        ) as s:
+            s.connect((far, 9))  # sends nothing: the system only looks up the way
+            ours: str = s.getsockname()[0]
+        return f"[{ours}]" if ":" in ours else ours
+
+    def wait_for(self, count: int, timeout: float) -> None:
+        """Wait until so many workers are there. Raises TimeoutError."""
+        self.client.wait_for_workers(count, timeout=timeout)
+
+    def submit(
+        self,
+        key: str,
+        message: Any,
+        constants: Sequence[Any],
+        priority: int,
+        resources: dict[str, int],
+        address: str | None,
+        tell: Callable[[Any, BaseException | None], object],
+    ) -> Any:
+        """Hand out a batch; `tell` hears of its outcome, which is fetched at once.
+
+        Returns the Dask Future: it is to be kept, since Dask cancels what nobody holds.
+        """
+        pinned = {} if address is None else {"workers": [address], "allow_other_workers": False}
+        future = self.client.submit(
+            remote.run_batch,
+            message,
+            *constants,
+            key=key,
+            pure=False,  # else equal calls would be one
+            retries=0,
+            priority=priority,
+            resources=resources or None,
+            **pinned,
+        )
+        self.client.loop.add_callback(self._follow, future, tell)
+        return future
+
+    async def _follow(self, future: Any, tell: Any) -> None:
+        try:
+            outcome = await future
+        except BaseException as error:
+            tell(None, error)
+        else:
+            tell(outcome, None)
+
+    def scatter(self, data: bytes, broadcast: bool) -> Any:
+        """Bytes that Dask carries to the workers which need them, once to each."""
+        return self.client.scatter(data, broadcast=broadcast, hash=False)
+
+    def cancel(self, future: Any) -> None:
+        """Nobody wants it any more. Does not stop it if it runs."""
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            self.client.cancel([future], force=True)
+
+    def run(
+        self, function: Callable[..., Any], *args: Any, workers: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Answers of workers by address, quickly: in the loop that does all their talking.
+
+        One that does not answer, since it has just died, is left out.
+        """
+        loop = self.client.loop.asyncio_loop
+        asking = self._ask(function, args, workers)
+        with contextlib.suppress(futures.TimeoutError):
+            return asyncio.run_coroutine_threadsafe(asking, loop).result(RUN_SECONDS)
+        return {}
+
+    def ask(self, tell: Callable[[dict[str, Any]], object], function: Any, *args: Any) -> None:
+        """As `run`, of all workers, but without waiting: `tell` gets the answers."""
+
+        async def ask() -> None:
+            tell(await self._ask(function, args, None))
+
+        self.client.loop.add_callback(ask)
+
+    async def _ask(
+        self, function: Any, args: tuple[Any, ...], workers: list[str] | None
+    ) -> dict[str, Any]:
+        answers: dict[str, Any] = {}
+        with contextlib.suppress(Exception):  # those that were named have gone, or the scheduler
+            answers = await self.client.run(function, *args, workers=workers, on_error="return")
+        return {k: v for k, v in answers.items() if not isinstance(v, BaseException)}
+
+    def alive(self) -> bool:
+        """Whether the scheduler is there."""
+        return bool(self.client.status == "running")
+
+    def close(self) -> None:
+        """Leave the cluster. What we have there goes later: no dying worker is waited for."""
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            self.client.unsubscribe_topic(self.run_name)
+            self.client.run_on_scheduler(clean_up, self.run_name)
+        if self._ours:
+            self.client.close()
+
+
+def clean_up(run: str, dask_scheduler: Any) -> None:
+    """In the scheduler: a run is over."""
+    watcher = dask_scheduler.plugins.get(run)
+    if watcher is not None:
+        dask_scheduler.loop.add_callback(watcher.clean_up)

@@ -1,0 +1,158 @@
+"""What comes back from Dask: outcomes of batches, and what has not begun after all."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from functools import partial
+from typing import Any
+
+from sleighexec import payload as pickling
+from sleighexec.engines.dask import journal, remote
+from sleighexec.engines.dask.batch import Batch
+from sleighexec.engines.dask.dispatch import Dispatch
+from sleighexec.engines.dask.members import Member
+from sleighexec.engines.dask.run import LONG
+from sleighexec.engines.outcomes import Outcome, deliver
+from sleighexec.errors import ExecutorError
+from sleighexec.messages import Payload
+from sleighexec.task import Task
+
+MAX_BOUNCES = 50  # times in a row that a batch comes back as it was
+
+
+class Outcomes(Dispatch):
+    """The thread of an engine, as far as it deals with outcomes."""
+
+    def _came(self, batch: Batch, outcome: Any, error: BaseException | None) -> None:
+        if self._batches.get(batch.number) is not batch or batch.number in self._limbo:
+            return  # it was lost or called back, and that was dealt with
+        if error is not None:
+            self._failed(batch, error)
+            return
+        kind, who, *rest = outcome if len(outcome) > 1 else (*outcome, None)
+        member = self._see(who)
+        if kind == remote.DONE:
+            if member is not None:
+                member.told = True
+            self._failed_starts = self._bounces = 0
+            self._finish(batch)
+            seconds, records, buffers, returned = rest
+            self._answered(batch, Payload(records, buffers), member, seconds)
+            self._put_back(batch, batch.give_back(returned - batch.returned))
+            journal.remove(self.name, batch.number)
+        elif kind == remote.STRANGER:
+            if member is not None:
+                member.told = False
+            self._members.come(self._cluster.members())
+            self._come_back(batch, "no worker of the Dask cluster knows this executor")
+        elif kind == remote.BROKEN:
+            self._finish(batch)
+            self._put_back(batch, batch.give_back(batch.size()))
+            cause, _ = pickling.loads_error(rest[0])
+            self._break("the initializer or a sticky call failed in a worker", cause)
+        else:
+            self._look_into(batch, "", last=True)
+
+    def _see(self, who: Any) -> Member | None:
+        """A worker has answered."""
+        if who is None:
+            return None
+        _, address, pid, host, python = who
+        member = self._members.at(address)
+        if member is not None and member.address == address:
+            member.pid, member.python, member.node = pid, python, host
+        return member
+
+    def _failed(self, batch: Batch, error: BaseException) -> None:
+        """Dask could not run it, or says that it was cancelled."""
+        if not self._cluster.alive():
+            self._break("the Dask scheduler is gone", error)
+            return
+        # What was scattered may have gone with a worker; or somebody restarted the cluster.
+        self._constants.clear()
+        self._look_into(batch, "", last=True, why=error)
+
+    def _answered(
+        self, batch: Batch, payload: Payload, member: Member | None, seconds: float = 0.0
+    ) -> None:
+        before = batch.answered
+        with self._touching:
+            done, printed = batch.take(payload)
+        count = batch.answered - before
+        if count and seconds:
+            self._pace.learn(batch.names, seconds / count)
+        if member is not None:
+            member.finished += count
+            for text in printed:
+                self._deferred.append(partial(self._printed.tell, member.rank, text))
+        self._deliver(done)
+
+    def _deliver(self, done: list[Outcome]) -> None:
+        if done:
+            self._deferred.append(partial(deliver, done))
+
+    def _relieved(self, number: int, returned: int, records: bytes) -> None:
+        """A call turned out long: what stood behind it in its batch has not begun."""
+        batch = self._batches.get(number)
+        if batch is None:
+            return
+        self._answered(batch, Payload(records), None)
+        with self._touching:
+            back = batch.give_back(returned - batch.returned)
+        batch.returned = returned
+        self._put_back(batch, back)
+        self._pace.learn(batch.names, LONG)
+        for other in list(self._batches.values()):  # those that Dask holds are to wait here
+            if other.names & batch.names and other is not batch and other.address is None:
+                self._stop(other, 0)
+
+    def _put_back(self, batch: Batch, tasks: list[Task]) -> None:
+        """These have not begun after all: they are first in line again."""
+        if not tasks:
+            return
+        if batch.address is None:
+            self._lines.put_first(batch.line, tasks)
+        else:
+            box = self._boxes.setdefault(batch.line[1], deque())
+            box.extendleft((task, batch.sticky) for task in reversed(tasks))
+
+    def _stop(self, batch: Batch, call: int) -> None:
+        """Have the worker that runs this call of a batch end itself; 0: only call it back.
+
+        If nobody has begun the batch, it comes back.
+        """
+        present = {member.address for member in self._members.present()}
+
+        def heard(answers: dict[str, Any]) -> None:
+            batch.stopping = 0
+            if present <= answers.keys() and not any(answers.values()):
+                self._recall(batch)  # nobody has begun it, and nobody will
+
+        def tell(answers: dict[str, Any]) -> None:
+            self._inbox.put(partial(heard, answers))
+
+        self._cluster.ask(tell, remote.stop, self.name, [(batch.number, call)], False)
+
+    def _recall(self, batch: Batch) -> None:
+        """No worker has begun it, nor will any."""
+        if self._batches.get(batch.number) is batch and batch.number not in self._limbo:
+            self._cluster.cancel(batch.future)
+            self._finish(batch)
+            with self._touching:
+                back = batch.give_back(batch.size())
+            self._put_back(batch, back)
+
+    def _come_back(self, batch: Batch, why: str) -> None:
+        """It has not begun, and goes out again; but not for ever."""
+        self._finish(batch)
+        self._bounces += 1
+        with self._touching:
+            back = batch.give_back(batch.size())
+        if self._bounces > MAX_BOUNCES:
+            for task in back:
+                self._deferred.append(partial(task.fail, lambda: ExecutorError(why)))
+            return
+        if self._bounces > 3:
+            time.sleep(0.01 * self._bounces)
+        self._put_back(batch, back)
