@@ -88,11 +88,11 @@ def _serve(url: str, sock: Any, rest: bytes, say: Callable[[str], object]) -> in
 
     def leave(*_: object) -> None:
         nonlocal asked
-        if not asked:
+        again, asked = asked, True  # first of all: the next signal may come while we say so
+        if not again:
             say("leaving after the present calls; once more to leave at once")
         with contextlib.suppress(ProcessLookupError):  # it has ended already
-            os.kill(child, signal.SIGKILL if asked else signal.SIGTERM)
-        asked = True
+            os.kill(child, signal.SIGKILL if again else signal.SIGTERM)
 
     for number in agent.POLITE:
         signal.signal(number, leave)
