@@ -21,6 +21,7 @@ from sleighexec.errors import (
     NoSuchVariableError,
     NoSuchWorkspaceError,
     OperationError,
+    OperationUnknownError,
     OrderError,
     ValuePicklingError,
     ValueUnpicklingError,
@@ -56,8 +57,11 @@ class Connection(Protocol):
     local: bool
     space: str  # the identity of the space, if it is an executor's
 
-    def call(self, request: Request) -> Reply:
-        """The reply to a request; blocks as long as the request does."""
+    def call(self, request: Request, again: OperationUnknownError | None = None) -> Reply:
+        """The reply to a request; blocks as long as the request does.
+
+        `again`: the error of an earlier try of this store.
+        """
 
     def close(self) -> None:
         """Leave: blocked calls end, what was owned is deleted. Closing twice is allowed."""
@@ -67,14 +71,16 @@ class Connection(Protocol):
 embedded: weakref.WeakValueDictionary[str, Connection] = weakref.WeakValueDictionary()
 
 
-def ask(connection: Connection, request: Request) -> Reply:
+def ask(
+    connection: Connection, request: Request, again: OperationUnknownError | None = None
+) -> Reply:
     """The reply to a request, if it is not a refusal.
 
     Raises:
         OperationError: The server said no; the class says why.
         ConnectionLostError: The server went away.
     """
-    reply = connection.call(request)
+    reply = connection.call(request, again)
     if type(reply) is Failed:
         raise ERRORS.get(reply.reason, OperationError)(reply.text)
     return reply
@@ -87,9 +93,9 @@ class Access:
         self.number, self.name = number, name
         self._connection = connection
 
-    def ask(self, request: Request) -> Reply:
+    def ask(self, request: Request, again: OperationUnknownError | None = None) -> Reply:
         """See the function of this name."""
-        return ask(self._connection, request)
+        return ask(self._connection, request, again)
 
     def get(self, request: Fetch | Find) -> Values | None:
         """One value as it is, in the caller's hands alone; None: there was none in time."""

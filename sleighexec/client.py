@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import select
 import socket
 import threading
@@ -19,8 +20,20 @@ from collections.abc import Callable
 from typing import Any
 
 from sleighexec import wire
-from sleighexec.errors import ConnectionLostError, ProtocolError
-from sleighexec.messages import Abandon, Fetch, GiveBack, Reply, Request, Settle, Values
+from sleighexec.errors import ConnectionLostError, OperationUnknownError, ProtocolError
+from sleighexec.messages import (
+    FORGOTTEN,
+    Abandon,
+    Again,
+    Fetch,
+    GiveBack,
+    Identify,
+    Reply,
+    Request,
+    Settle,
+    Store,
+    Values,
+)
 
 ONE_WAY = 0  # the tag of what needs no reply
 
@@ -36,6 +49,7 @@ class SocketConnection:
         self._socket, self._name = sock, name
         self._pending = getattr(sock, "pending", None)  # bytes of which no select tells
         self.space = ""  # the identity of an executor's space: of a worker's connection only
+        self._identity = ""  # by which the server knows us
         self._interruptible = interruptible
         self._decoder = wire.Decoder()
         self.put: wire.Put | None = None  # for big buffers, into shared memory
@@ -53,6 +67,11 @@ class SocketConnection:
     def __str__(self) -> str:
         return self._name
 
+    def identify(self) -> None:
+        """Tell the server a name of ours, so that a store of ours can be tried again."""
+        self._identity = os.urandom(12).hex()
+        self.post(Identify(self._identity), ONE_WAY)
+
     @property
     def closed(self) -> bool:
         return self._lost is not None
@@ -62,19 +81,31 @@ class SocketConnection:
         """Whether a thread sends right now: it may be the one that asks, in a signal handler."""
         return self._sending.locked()
 
-    def call(self, request: Request) -> Reply:
+    def call(self, request: Request, again: OperationUnknownError | None = None) -> Reply:
         """The reply to a request; blocks as long as the request does.
 
+        `again`: the error of an earlier try of this store.
+
         Raises:
+            OperationUnknownError: The server went away while it might have stored a value.
             ConnectionLostError: The server went away while waiting.
         """
         fetch = isinstance(request, Fetch) and not request.lend
         if isinstance(request, Fetch):
             request.lend = True  # until we say that it has arrived
-        tag = self.post(request)
+        tag = self.next_tag()
+        if again is not None and not self._identity:
+            return FORGOTTEN
+        if again is not None:
+            self.post(Again(again.client, again.tag, tag), ONE_WAY)
+        self.post(request, tag)  # what could not be sent to its end is not done
         try:
             reply = self.wait(tag)
-        except ConnectionLostError:
+        except ConnectionLostError as error:
+            if type(request) is Store:
+                what = (self._identity, tag) if again is None else (again.client, again.tag)
+                text = f"{error}: it is not known whether the value was stored"
+                raise OperationUnknownError(text, *what) from error
             raise
         except BaseException:
             self._give_up(tag)

@@ -11,7 +11,7 @@ from sleighexec.address import TCP, TLS, UNIX, Address, find, remember, run_dire
 from sleighexec.client import SocketConnection
 from sleighexec.errors import ConnectError, ProtocolError
 from sleighexec.messages import DEFAULT_PORT
-from sleighexec.session import CLIENT
+from sleighexec.session import CLIENT, MONITOR
 
 CONNECT_SECONDS = 5.0  # for reaching a server and showing it the key
 
@@ -33,7 +33,10 @@ def connect(url: str, role: int = CLIENT) -> SocketConnection:
     sock, _ = reach(address, address.role or role)
     if "://" not in url and role == CLIENT:
         remember(address)  # found again by its URL, as by what is unpickled here
-    return SocketConnection(sock, address.url)
+    connection = SocketConnection(sock, address.url)
+    if role != MONITOR:
+        connection.identify()
+    return connection
 
 
 def reach(address: Address, role: int) -> tuple[Any, bytes]:

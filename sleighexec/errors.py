@@ -26,6 +26,7 @@
           ConnectError           there is none, or none that lets us in
             AuthenticationError    it does not hold the same key
           ConnectionLostError    it went away
+            OperationUnknownError  …and whether a value was stored is not known
       ProtocolError          it did not speak our language
 
 Facts are attributes and go through `super().__init__`, so that pickle can rebuild every error.
@@ -61,6 +62,7 @@ __all__ = [
     "NoSuchVariableError",
     "NoSuchWorkspaceError",
     "OperationError",
+    "OperationUnknownError",
     "OrderError",
     "PoolBrokenError",
     "ProtocolError",
@@ -267,6 +269,28 @@ class AuthenticationError(ConnectError):
 
 class ConnectionLostError(ServerError):
     """The other side of a connection went away."""
+
+
+class OperationUnknownError(ConnectionLostError):
+    """The connection was lost while a value was on its way: it is there, or it is not.
+
+        except OperationUnknownError as error:
+            workspace = NwsServer(url=url).useWs(name)
+            workspace.store("x", value, again=error)
+
+    With `again` the value is there once, whether the first try had been done or not, as long as it
+    is the same run of the same server.
+
+    Attributes:
+        client, tag: What the server knows this store by; the client is empty if it has no URL.
+    """
+
+    def __init__(self, text: str, client: str = "", tag: int = 0) -> None:
+        super().__init__(text, client, tag)
+        self.client, self.tag = client, tag
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class ProtocolError(SleighError):

@@ -162,6 +162,20 @@ class GiveBack(Message):
         self.loan, self.count = loan, count
 
 
+class Identify(Message):
+    """The name of this client, of which the server is to remember the stores."""
+
+    def __init__(self, client: str) -> None:
+        self.client = client
+
+
+class Again(Message):
+    """The store that comes with the tag `store` is another try of one, of `client` with `tag`."""
+
+    def __init__(self, client: str, tag: int, store: int) -> None:
+        self.client, self.tag, self.store = client, tag, store
+
+
 class Abandon(Message):
     """The client does not wait for the reply to its request `waiting` any more."""
 
@@ -257,6 +271,14 @@ class Failed(Message):
 
     def __init__(self, reason: str, text: str) -> None:
         self.reason, self.text = reason, text
+
+
+# The answer to another try of a store if nobody knows what became of the first one.
+FORGOTTEN = Failed(
+    "request",
+    "whether this was stored is not known here: it was at another server, or another run of this "
+    "one, or long ago; look into the variable, and store it without again= if it is not there",
+)
 
 
 class Listing(Message):

@@ -13,20 +13,23 @@ from typing import Any
 
 from sleighexec.errors import AuthenticationError
 from sleighexec.messages import DeleteWorkspace, Failed, Payload, Status, Values
-from sleighexec.server import Connection
+from sleighexec.server import Connection, Handler
 from sleighexec.session import CLIENT, MONITOR, ROLE_NAMES, WORKER
 
 Facts = Callable[[], dict[str, Any]]  # how a server is; called under its lock
 
 
-def admit_by_role(facts: Facts) -> Callable[[Connection, int], None]:
-    """What `Server.listen` is to do with who has shown a key: a workspace server's way."""
+def admit_by_role(facts: Facts, serve: Handler) -> Callable[[Connection, int], None]:
+    """What `Server.listen` is to do with who has shown a key: a workspace server's way.
+
+    `serve`: does what somebody who may ask for anything asks for.
+    """
 
     def client(connection: Connection, tag: int, message: Any) -> None:
         if type(message) is Status:
             state(connection, tag, facts)
         else:
-            connection.server.apply(connection, tag, message)
+            serve(connection, tag, message)
 
     def worker(connection: Connection, tag: int, message: Any) -> None:
         if type(message) is DeleteWorkspace and not owns(connection, message.name):

@@ -30,10 +30,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sleighexec import wire
-from sleighexec.errors import AuthenticationError, ConnectionLostError, ProtocolError
+from sleighexec.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    OperationUnknownError,
+    ProtocolError,
+)
 from sleighexec.interrupts import QuietLock
 from sleighexec.limits import PIECE_BYTES, Limits
-from sleighexec.messages import Abandon, Failed, Fetch, Payload, Reply, Request, Values
+from sleighexec.messages import (
+    FORGOTTEN,
+    Abandon,
+    Failed,
+    Fetch,
+    Payload,
+    Reply,
+    Request,
+    Values,
+)
 from sleighexec.space import Effects, Space
 
 if TYPE_CHECKING:
@@ -857,12 +871,14 @@ class LocalConnection:
             waiting[1].append(reply)
             waiting[0].release()
 
-    def call(self, request: Request) -> Reply:
+    def call(self, request: Request, again: OperationUnknownError | None = None) -> Reply:
         """The reply to a request; blocks as long as the request does.
 
         Raises:
             ConnectionLostError: The server was closed meanwhile.
         """
+        if again is not None:
+            return FORGOTTEN
         answered, replies = threading.Lock(), list[Reply]()
         answered.acquire()
         server = self.server

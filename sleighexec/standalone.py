@@ -24,6 +24,7 @@ from sleighexec.address import (
     run_directory,
     save,
 )
+from sleighexec.clerk import Clerk
 from sleighexec.limits import Account, Limits
 from sleighexec.messages import DEFAULT_PORT
 from sleighexec.roles import admit_by_role
@@ -82,7 +83,7 @@ class WorkspaceServer:
             self._address.key,
             self._address.binding,
             limits,
-            admit=admit_by_role(self._facts),
+            admit=admit_by_role(self._facts, Clerk().serve),
             context=context,
         )
         self._server.start()

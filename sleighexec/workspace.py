@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sleighexec.access import Access, Connection, ask, checked, embedded, seconds
-from sleighexec.errors import WorkspaceError
+from sleighexec.errors import OperationUnknownError, WorkspaceError
 from sleighexec.files import check_binary, read_up_to
 from sleighexec.iterators import ValueIterator
 from sleighexec.listings import (
@@ -244,7 +244,14 @@ class NetWorkSpace:
 
     # ------------------------------------------------------------------ values
 
-    def store(self, varName: str, val: object, *, keep: int | None = None) -> None:
+    def store(
+        self,
+        varName: str,
+        val: object,
+        *,
+        keep: int | None = None,
+        again: OperationUnknownError | None = None,
+    ) -> None:
         """Put a value into a variable, as it is now; who waited for one gets it at once.
 
         A variable that nobody declared is a FIFO.
@@ -254,13 +261,17 @@ class NetWorkSpace:
             val: The value.
             keep: Afterwards at most so many values stay in the variable, and the oldest go: a log
                 that does not grow. None: all stay.
+            again: The error of an earlier try, over a connection that is lost now: then nothing is
+                stored if the value of that time is there.
 
         Raises:
             ValuePicklingError: It cannot be pickled; nothing was stored.
+            OperationUnknownError: The connection was lost meanwhile; `again` takes this error.
+            OperationError: With `again`: the server does not know what became of that store.
         """
         keep = _checked_keep(keep)
         payload = self._access.payload(checked(varName), val)
-        self._access.ask(Store(self._access.number, varName, (payload,), keep))
+        self._access.ask(Store(self._access.number, varName, (payload,), keep), again)
 
     def storeMany(self, varName: str, values: Iterable[object], *, keep: int | None = None) -> None:
         """Put values into a variable, in their order: what so many calls of `store` do, faster.

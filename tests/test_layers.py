@@ -21,6 +21,7 @@ LADDER = [
     "messages",
     "resources",
     "limits",
+    "ledger",
     "space",
     "wire",
     "session",
@@ -41,6 +42,7 @@ LADDER = [
     "textfile",
     "workspace",
     "server",
+    "clerk",
     "roles",
     "standalone",
     "output",
@@ -73,7 +75,7 @@ LADDER = [
 ]
 
 PURE = {"errors", "elements", "messages", "space", "wire", "session", "payload", "task"}
-PURE |= {"files", "limits", "listings", "resources"}
+PURE |= {"files", "ledger", "limits", "listings", "resources"}
 IMPURE = {
     "asyncio",
     "multiprocessing",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sleighexec.access import embedded
 from sleighexec.address import TLS, Address
+from sleighexec.clerk import Clerk
 from sleighexec.engines.dask.reach import machine
 from sleighexec.importer import MINOR
 from sleighexec.limits import Limits
@@ -60,7 +61,7 @@ class House:
             certificate = Certificate()
             fingerprint, context = certificate.fingerprint, certificate.context
         address = Address(url, new_key(), fingerprint)
-        admit = admit_by_role(dict)
+        admit = admit_by_role(dict, Clerk().serve)
         self.server.listen(
             listener, address.key, address.binding, Limits(), admit=admit, context=context
         )

@@ -1,0 +1,59 @@
+"""What a server remembers of stores, so that one whose outcome is not known may be tried again.
+
+    Identify("c1") ─▶ stores with the tags 7, 8 ─▶ connection lost
+    another connection: Again("c1", 8, tag 3), store with the tag 3 ─▶ it was done: only said again
+
+A client names itself once per connection; that name and the tag of a request say which one it is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+CLIENTS = 1000  # names that are remembered, those of the latest stores
+STORES = 128  # of each; more are not on their way at once, unless as many threads store
+
+
+class _Stores:
+    """The latest stores of one client."""
+
+    def __init__(self, since: int) -> None:
+        self.since = since  # the lowest tag of which it is known whether it is among these
+        self.done: dict[int, int] = {}  # tag -> number of the workspace
+
+
+class Ledger:
+    """The stores that were done, by client and tag, and the workspace of each."""
+
+    def __init__(self) -> None:
+        self._clients: OrderedDict[str, _Stores] = OrderedDict()
+
+    def meet(self, client: str) -> None:
+        """A client has come, and has not stored anything yet."""
+        self._keep(client, 0)
+
+    def note(self, client: str, tag: int, workspace: int) -> None:
+        """A store was done."""
+        stores = self._keep(client, tag)
+        stores.done[tag] = workspace
+        if len(stores.done) > STORES:
+            oldest = next(iter(stores.done))
+            del stores.done[oldest]
+            stores.since = max(stores.since, oldest + 1)
+
+    def workspace(self, client: str, tag: int) -> int | None:
+        """In which workspace this store was done; 0: it was not; None: that is not known.
+
+        It is not known of what was long ago, nor of the clients of another server.
+        """
+        stores = self._clients.get(client)
+        if stores is None or tag < stores.since:
+            return None
+        return stores.done.get(tag, 0)
+
+    def _keep(self, client: str, since: int) -> _Stores:
+        stores = self._clients.setdefault(client, _Stores(since))
+        self._clients.move_to_end(client)
+        while len(self._clients) > CLIENTS:
+            self._clients.popitem(last=False)
+        return stores
