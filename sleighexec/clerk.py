@@ -1,6 +1,6 @@
 """Does what the clients of a server that listens ask for, and each store once, even if tried again.
 
-    Connection ─▶ roles: may it? ─▶ Clerk: was it done? ─▶ Space
+    Connection ─▶ roles: may it? ─▶ Clerk: was it done? ─▶ FileStore, if there is one ─▶ Space
 
 Used under the server's lock.
 """
@@ -13,15 +13,32 @@ from weakref import WeakKeyDictionary
 
 from sleighexec.client import ONE_WAY
 from sleighexec.ledger import Ledger
-from sleighexec.messages import FORGOTTEN, Again, Done, Identify, Store
+from sleighexec.messages import (
+    FORGOTTEN,
+    Again,
+    Declare,
+    DeleteVariable,
+    DeleteWorkspace,
+    Done,
+    Failed,
+    Identify,
+    Open,
+    Opened,
+    Store,
+)
 from sleighexec.server import Connection
-from sleighexec.space import Effects
+from sleighexec.space import Effects, Space
+from sleighexec.store import FileStore
+
+KEPT = {Open, Store, Declare, DeleteVariable, DeleteWorkspace}  # what a file is told of
 
 
 class Clerk:
     """Serves requests to a space that others have made and will ask for again."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: FileStore | None = None) -> None:
+        """`file`: keeps what is in persistent workspaces."""
+        self._file = file
         self._ledger = Ledger()
         self._names: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
         self._tries: WeakKeyDictionary[Connection, dict[int, Again]] = WeakKeyDictionary()
@@ -40,7 +57,53 @@ class Clerk:
             connection.server.dispatch(self._do(connection, tag, message))
 
     def _do(self, connection: Connection, tag: int, message: Any) -> Effects:
-        return connection.server.space.apply(connection, tag, message, time.monotonic())
+        space = connection.server.space
+        if self._file is None or type(message) not in KEPT:
+            return space.apply(connection, tag, message, time.monotonic())
+        try:
+            effects = self._keep(self._file, space, connection, tag, message)
+        except OSError as error:
+            text = f"the store of this server cannot be written to: {error}"
+            return [(connection, tag, Failed("full", text))]
+        self._file.compact_if_useful(space)
+        return effects
+
+    def _keep(
+        self, file: FileStore, space: Space, connection: Connection, tag: int, message: Any
+    ) -> Effects:
+        """Do what changes a workspace that may be kept.
+
+        Raises:
+            OSError: What has to be written before it is done cannot be: nothing was done.
+        """
+        kind = type(message)
+        if kind is DeleteWorkspace:
+            workspace = space.named(message.name)
+            number = 0 if workspace is None else workspace.number
+        else:
+            number = 0 if kind is Open else message.workspace
+        if kind is Store and file.keeps(number):
+            file.store(message)
+        effects = space.apply(connection, tag, message, time.monotonic())
+        reply = effects[0][2]
+        if type(reply) is Opened:
+            workspace = space.workspace(reply.workspace)
+            if workspace.persistent and not file.keeps(workspace.number):
+                try:
+                    file.adopt(space, workspace)
+                except OSError:
+                    workspace.persistent = False
+                    raise
+        elif file.keeps(number):
+            if kind is Store and type(reply) is not Done:
+                file.gone(message.values)
+            elif kind is Declare and type(reply) is Done:
+                file.declared(message)
+            elif kind is DeleteVariable and type(reply) is Done:
+                file.variable_deleted(message)
+            elif kind is DeleteWorkspace:
+                file.workspace_deleted(number, message.name)
+        return effects
 
     def _store(self, connection: Connection, tag: int, message: Store) -> Effects:
         """Store something, unless this is another try of what has been done."""

@@ -16,6 +16,7 @@ from sleighexec.errors import SleighError
 from sleighexec.messages import Status, Values
 from sleighexec.session import MONITOR
 from sleighexec.standalone import WorkspaceServer
+from sleighexec.store import ALWAYS, NEVER, SECOND
 from sleighexec.workspace import DICT, NetWorkSpace, NwsServer
 
 
@@ -38,6 +39,14 @@ def parser() -> argparse.ArgumentParser:
     )
     server.add_argument(
         "--max-connections", type=int, metavar="N", help="of clients (default: 10000)"
+    )
+
+    server.add_argument("--store", metavar="FILE", help="keep persistent workspaces in this file")
+    server.add_argument(
+        "--sync",
+        choices=(SECOND, ALWAYS, NEVER),
+        default=SECOND,
+        help="when to force the file to the disk: once a second (default), always, or never",
     )
 
     worker = commands.add_parser("worker", help="join the pool of an executor that listens")
@@ -97,8 +106,13 @@ def _server(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    limits = {"max_bytes": options.max_bytes, "max_connections": options.max_connections}
-    with WorkspaceServer(options.bind, **limits) as server:
+    with WorkspaceServer(
+        options.bind,
+        max_bytes=options.max_bytes,
+        max_connections=options.max_connections,
+        store=options.store,
+        sync=options.sync,
+    ) as server:
         text = json.dumps({"url": server.url}) if options.json else f"serving at {server.url}"
         print(text, flush=True)
         stop.wait()

@@ -22,6 +22,7 @@
           OrderError             there is no order to iterate in         (also a ValueError)
           ValuePicklingError     a value cannot be stored                (also a PicklingError)
           ValueUnpicklingError   a value cannot be rebuilt here          (also an UnpicklingError)
+        DamagedStoreError      the file of a server is spoilt
         ServerError            talking to the server failed              (also a ConnectionError)
           ConnectError           there is none, or none that lets us in
             AuthenticationError    it does not hold the same key
@@ -50,6 +51,7 @@ __all__ = [
     "AuthenticationError",
     "ConnectError",
     "ConnectionLostError",
+    "DamagedStoreError",
     "DeletedError",
     "DependencyError",
     "ExecutorError",
@@ -253,6 +255,27 @@ class ValueUnpicklingError(OperationError, pickle.UnpicklingError):
     def __str__(self) -> str:
         cause = f"{type(self.exception).__name__}: {self.exception}"
         return f"the value of {self.variable} @ {self.workspace} cannot be unpickled: {cause}"
+
+
+class DamagedStoreError(WorkspaceError):
+    """The file in which a server keeps its persistent workspaces is damaged, and not at its end.
+
+    Attributes:
+        path: The file.
+        record, offset: Which record it is, counted from 1, and where it begins.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, path: str, record: int, offset: int, reason: str) -> None:
+        super().__init__(path, record, offset, reason)
+        self.path, self.record, self.offset, self.reason = path, record, offset, reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is damaged at record {self.record}, which begins at byte {self.offset}: "
+            f"{self.reason}; take a copy of it from before, or cut it there with "
+            f"`truncate -s {self.offset}` and lose what is behind"
+        )
 
 
 class ServerError(WorkspaceError, ConnectionError):

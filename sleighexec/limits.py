@@ -8,7 +8,7 @@ An embedded server has neither: it keeps what its own process stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sleighexec.messages import Value
 
@@ -56,8 +56,11 @@ class Account:
         value_bytes, values, variables, waiting: As the limits of these names.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(
+        self, limits: Limits, on_gone: Callable[[Iterable[Value]], None] | None = None
+    ) -> None:
+        """`on_gone`: is told of values that have left the space for good."""
+        self._limits, self._on_gone = limits, on_gone
         self.value_bytes = self.values = self.variables = self.waiting = 0
 
     def stored(self, values: Iterable[Value]) -> None:
@@ -66,6 +69,9 @@ class Account:
             self.value_bytes += _size(value)
 
     def gone(self, values: Iterable[Value]) -> None:
+        values = tuple(values)
+        if self._on_gone is not None:
+            self._on_gone(values)
         for value in values:
             self.values -= 1
             self.value_bytes -= _size(value)

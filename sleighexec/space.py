@@ -426,6 +426,21 @@ class Space:
         workspace = self._by_name.get(name)
         return None if workspace is None else workspace.owner
 
+    def named(self, name: str) -> Workspace | None:
+        """The workspace of this name."""
+        return self._by_name.get(name)
+
+    def persistent(self) -> list[Workspace]:
+        """The workspaces that stay when their owner leaves."""
+        return [each for each in self._by_name.values() if each.persistent]
+
+    def lent_values(self) -> dict[Variable, list[Value]]:
+        """The values that are on loan, by where they came from, in the order of their loans."""
+        lent: dict[Variable, list[Value]] = {}
+        for loan in self._loans.values():
+            lent.setdefault(loan.variable, []).extend(loan.values)
+        return lent
+
     def counts(self) -> dict[str, int]:
         """How much there is of what."""
         variables = [v for each in self._by_name.values() for v in each.variables.values()]

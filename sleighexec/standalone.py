@@ -31,6 +31,7 @@ from sleighexec.roles import admit_by_role
 from sleighexec.server import Server
 from sleighexec.session import new_key
 from sleighexec.space import Space
+from sleighexec.store import SECOND, FileStore
 
 MAX_PATH = 100  # bytes of a Unix socket's path that every system takes
 
@@ -45,12 +46,19 @@ class WorkspaceServer:
         max_bytes: Of all values together; None: half of this machine's memory. A store that does
             not fit raises `WorkspaceFullError` at the client; nothing is dropped for it.
         max_connections: Of clients; None: 10 000, or what the limit of open files leaves room for.
+        store: A file that keeps the persistent workspaces, for the next server that is given it.
+            It is made if it is not there. None: nothing survives the server.
+        sync: When what was written to the file is forced to the disk: "second", once a second;
+            "always", before a client is told; "never": when the system likes. It goes by this
+            what a loss of power can cost; the end of the server alone costs nothing.
 
     Attributes:
         url: What clients need to find it: `NwsServer(url=…)`.
 
     Raises:
-        OSError: The address is taken, or not of this machine.
+        OSError: The address is taken, or not of this machine; or the file cannot be used.
+        DamagedStoreError: The file is damaged elsewhere than at its end.
+        WorkspaceFullError: There is more in it than `max_bytes`.
     """
 
     def __init__(
@@ -59,11 +67,26 @@ class WorkspaceServer:
         *,
         max_bytes: int | None = None,
         max_connections: int | None = None,
+        store: str | None = None,
+        sync: str = SECOND,
     ) -> None:
+        self._store = None if store is None else FileStore(store, sync)
+        try:
+            self._begin(bind, max_bytes, max_connections)
+        except BaseException:
+            if self._store is not None:
+                self._store.close()
+            raise
+
+    def _begin(self, bind: str, max_bytes: int | None, max_connections: int | None) -> None:
         limits = Limits(
             value_bytes=_half_of_memory() if max_bytes is None else max_bytes,
             connections=_most_connections() if max_connections is None else max_connections,
         )
+        gone = None if self._store is None else self._store.gone
+        space = Space(choose=random.randrange, account=Account(limits, gone))
+        if self._store is not None:
+            self._store.fill(space)
         listener, self.url = bound(bind)
         fingerprint, context = b"", None
         if self.url.startswith(TLS):
@@ -77,13 +100,13 @@ class WorkspaceServer:
         except BaseException:
             listener.close()
             raise
-        self._server = Server(Space(choose=random.randrange, account=Account(limits)))
+        self._server = Server(space)
         self._server.listen(
             listener,
             self._address.key,
             self._address.binding,
             limits,
-            admit=admit_by_role(self._facts, Clerk().serve),
+            admit=admit_by_role(self._facts, Clerk(self._store).serve),
             context=context,
         )
         self._server.start()
@@ -109,8 +132,13 @@ class WorkspaceServer:
         return facts | {"connections": server.connection_count} | server.space.counts()
 
     def close(self) -> None:
-        """End: clients get ConnectionLostError, all values are gone. Twice is allowed."""
+        """End: clients get ConnectionLostError. Twice is allowed.
+
+        What is not in a persistent workspace of a server with a store is gone.
+        """
         self._server.close()
+        if self._store is not None:
+            self._store.close()
         for path in (self._file, self._file.with_suffix(".sock")):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()

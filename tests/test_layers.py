@@ -24,6 +24,8 @@ LADDER = [
     "ledger",
     "space",
     "wire",
+    "logfile",
+    "store",
     "session",
     "payload",
     "functions",
