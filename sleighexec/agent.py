@@ -429,16 +429,22 @@ def _resident(pid: int) -> int:
 
 def _oom_kills() -> int:
     """How often the kernel has killed something in our control group since memory ran out."""
-    try:
-        with open("/proc/self/cgroup") as file:
-            path = next(line.split("::", 1)[1].strip() for line in file if "::" in line)
-        for name in (f"/sys/fs/cgroup{path}", "/sys/fs/cgroup"):
-            with contextlib.suppress(OSError), open(f"{name}/memory.events") as events:
-                return sum(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
-        with open("/sys/fs/cgroup/memory/memory.oom_control") as events:
-            return sum(int(line.split()[1]) for line in events if line.startswith("oom_kill "))
-    except (OSError, StopIteration, ValueError):
-        return 0
+    names = []
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/cgroup") as file:
+        for line in file:
+            _, kind, path = line.strip().split(":", 2)
+            # Of the second kind, or of the first, which counts in the very group of who was killed;
+            # in a container the path may be that outside.
+            if kind in ("", "memory"):
+                where = f"/sys/fs/cgroup/{kind}".rstrip("/")
+                what = "memory.oom_control" if kind else "memory.events"
+                names += [f"{where}{path.rstrip('/')}/{what}", f"{where}/{what}"]
+    for name in names:
+        with contextlib.suppress(OSError, ValueError), open(name) as events:
+            counts = [int(line.split()[1]) for line in events if line.startswith("oom_kill ")]
+            if counts:
+                return sum(counts)
+    return 0
 
 
 def _kill_group(pid: int, number: int) -> None:
