@@ -164,7 +164,7 @@ def test_every_message_has_a_form():
     others = {m.Join, m.Welcome, m.Results, m.SetupFailed, m.Leave, m.Need, m.Report, m.Revoked}
     others |= {m.Lease, m.Leased, m.Release, m.Identify, m.Again}
     agents = {m.Start, m.Started, m.Signal, m.KillCall, m.Exited, m.StopAgent, m.Watch}
-    assert set(CLASSES) == requests | others | agents | {m.Halted, m.Moved}
+    assert set(CLASSES) == requests | others | agents | {m.Halted, m.Moved, m.Leaving}
 
 
 def test_no_two_messages_have_the_same_code():
