@@ -64,7 +64,8 @@ if TYPE_CHECKING:
 
     from sleighexec.resources import Slots
 
-TICK = 0.002  # seconds: a call that runs longer is a long one; a batch should take no longer
+TICK = 0.002  # seconds: a call that runs longer is a long one
+BATCH = 0.004  # seconds that a batch should take
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
 DOZE_AFTER = 50  # looks without need after which the helper looks less often
 AWAKE, DOZING, ASLEEP = 0, 1, 2  # the helper looks each tick; each LOOK; when it is called
@@ -360,12 +361,12 @@ class Worker:
         return self._leaving
 
     def _wanted(self) -> int:
-        """How many calls may come in one batch, so that it takes no longer than a tick."""
+        """How many calls may come in one batch, so that it takes not much longer than a tick."""
         if self._left is not None:
             return 1
         if self._seconds <= 0:
             return 1 if self._finished == 0 else MAX_BATCH
-        return max(1, min(MAX_BATCH, int(TICK / self._seconds), 4 * self._finished))
+        return max(1, min(MAX_BATCH, round(BATCH / self._seconds), 4 * self._finished))
 
     def _accept(self, batch: Values) -> bool:
         """Learn what came along with a batch, and line up its calls; whether more are to come."""
