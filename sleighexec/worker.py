@@ -674,20 +674,22 @@ class Worker:
         self._flush()
         lined_up = True
         while self._running and self._finished == stuck:
+            # Taken and returned in one: results belong to the oldest loans, so those of what comes
+            # next must not go out before the client knows that this is nobody's any more.
             with self._flushing:
                 batch = self._connection.take(self._prefetch)
                 if batch is not None:
                     self._prefetch = 0
-            if type(batch) is Values:
-                news, groups, _, grants = pickling.loads(batch.values[0])
-                self._grant(grants)
-                self._news.append(news)
-                self._return({batch.loan: sum(len(items) for *_, items in groups)})
-            if lined_up and not self._prefetch:
-                # The last ones first: what goes back stands first in line.
-                lined_up = False
-                self._return(self._lined_up())
-                continue
+                if type(batch) is Values:
+                    news, groups, _, grants = pickling.loads(batch.values[0])
+                    self._grant(grants)
+                    self._news.append(news)
+                    self._return({batch.loan: sum(len(items) for *_, items in groups)})
+                if lined_up and not self._prefetch:
+                    # The last ones first: what goes back stands first in line.
+                    lined_up = False
+                    self._return(self._lined_up())
+                    continue
             self._connection.pump(LOOK)
             self._outbox.send()
 

@@ -27,6 +27,7 @@ import pytest
 
 from sleighexec import SleighExecutor, WorkerLost, current_worker, errors
 from tests.conftest import alive, plain_id, wait_for
+from tests.stress.planted import SLOW_TO_RETURN, Planting
 
 PATIENCE = 20
 
@@ -210,6 +211,19 @@ def test_killing_workers_blindly_costs_only_calls_that_were_hit_twice() -> None:
         finally:
             stop.set()
             killer.join()
+
+
+def test_results_belong_to_their_calls_however_slow_a_worker_gives_back() -> None:
+    """What is given back must be known before the results of what comes next."""
+
+    def sometimes_long(number: int) -> int:
+        time.sleep(0.004 if number % 7 == 0 else 0.0002)
+        return number
+
+    with SleighExecutor(launcher=Planting(SLOW_TO_RETURN, 2)) as executor:
+        for _ in range(5):
+            futures = [executor.submit(sometimes_long, n) for n in range(300)]
+            assert [future.result(PATIENCE) for future in futures] == list(range(300))
 
 
 def test_one_kill_without_retries_costs_at_most_one_task() -> None:

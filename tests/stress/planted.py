@@ -111,6 +111,17 @@ import sleighexec.agent
 sleighexec.agent.HALT_SECONDS = 0.02
 """
 
+# A worker whose helper is slow to tell what it gives back: that is to harm nobody.
+SLOW_TO_RETURN = """
+import time
+from sleighexec.worker import Worker
+was = Worker._return
+def late(self, calls):
+    time.sleep(0.01)
+    was(self, calls)
+Worker._return = late
+"""
+
 # Statements for the process of the agent, run before its first fork.
 WORKERS = {
     "a worker that answers a call twice": """
