@@ -884,7 +884,7 @@ def _check_engine(engine: Any, others: dict[str, Any]) -> None:
                 f"{option}= is of the built-in engine; with engine= the cluster has its own ways"
             )
     if isinstance(engine, str):
-        if re.match(r"dask(\+tcp|\+tls)?://", engine):
+        if re.fullmatch(r"dask(\+tcp|\+tls)?://.+:\d+/?", engine):
             return
         raise UnsupportedOptionError(
             f'engine= takes "dask://host:8786" or an object of Dask, not {engine!r}'

@@ -414,17 +414,13 @@ def _dump_own(error: BaseException) -> tuple[str, Any]:
         ("whole", error),
         ("parts", (type(error), error.args, _base_args(error), error.__dict__)),
     )
-    reducer = copyreg.dispatch_table.get(type(error))
-    if getattr(reducer, "__module__", "").startswith("tblib"):
-        # Dask has tblib make exceptions anew without their __init__: they lack what that has set.
-        forms = forms[::-1]
     # Builtin errors of plain parts need no module that may not be loaded yet: a worker may be out
     # of memory or descriptors just then.
     parts = (*error.args, *error.__dict__.values())
     plain = type(error).__module__ == "builtins" and all([type(part) in SIMPLE for part in parts])
     for form, content in forms:
         try:
-            blob = _dump(pickle.Pickler if plain else _cloudpickle().Pickler, content).head
+            blob = _dump(_error_pickler(error, plain=plain), content).head
             if type(_load_own((form, blob), [])) is type(error):
                 return form, blob
         except BaseException:
@@ -435,6 +431,27 @@ def _dump_own(error: BaseException) -> tuple[str, Any]:
         message = f"<its text cannot be made: {type(problem).__name__}>"
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     return "text", (name, message, _formatted(error))
+
+
+def _error_pickler(error: BaseException, *, plain: bool) -> Any:
+    """What pickles an exception as its own class says, whatever others have registered for it.
+
+    Dask has tblib make exceptions anew without their __init__: they lack what that has set, such
+    as the file name of an OSError.
+    """
+    usual: Any = pickle.Pickler if plain else _cloudpickle().Pickler
+    if not _is_tblibs(copyreg.dispatch_table.get(type(error))):
+        return usual
+    others = {k: v for k, v in copyreg.dispatch_table.items() if not _is_tblibs(v)}
+
+    class ErrorPickler(usual):  # type: ignore[misc]
+        dispatch_table = others if plain else ChainMap(usual._dispatch_table, others)
+
+    return ErrorPickler
+
+
+def _is_tblibs(reducer: Any) -> bool:
+    return getattr(reducer, "__module__", "").startswith("tblib")
 
 
 def _base_args(error: BaseException) -> tuple[Any, ...]:

@@ -514,11 +514,11 @@ def test_a_thousand_rounds_of_each_worker(three: SleighExecutor) -> None:
 
 def test_each_worker_among_other_tasks(three: SleighExecutor) -> None:
     """It comes before what waits, disturbs nothing, and runs once on each."""
-    others = three.eachElem(lambda n: time.sleep(0.002) or n, range(600), blocking=False)
+    others = three.eachElem(lambda n: time.sleep(0.002) or n, range(3000), blocking=False)
     for _ in range(20):
         assert three.eachWorker(rank) == [0, 1, 2]
     assert others.check() > 0
-    assert others.wait(PATIENCE) == list(range(600))
+    assert others.wait(PATIENCE) == list(range(3000))
 
 
 def test_all_workers_run_it_at_the_same_time(three: SleighExecutor) -> None:
