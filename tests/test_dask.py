@@ -27,7 +27,7 @@ from tests.conftest import alive, wait_for
 from tests.daskcluster import ROOT, dask_cluster
 from tests.test_dask_traps import LONG, marks, note, take
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.once]
 
 table: dict[int, int] = {}
 

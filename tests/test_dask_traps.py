@@ -30,7 +30,7 @@ from tests.daskcluster import dask_cluster
 
 LONG = 90.0  # seconds: Dask starts a new interpreter for each worker that ends
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.once]
 
 
 def note(path: str, what: str = "x") -> None:
@@ -198,7 +198,8 @@ def test_trap_08_what_has_finished_is_not_run_again_when_its_worker_dies(on_dask
     for number in (1, 5):
         with contextlib.suppress(WorkerLost):  # it was quicker than the result
             assert on_dask.submit(end_soon, str(path), number).result(LONG) == number
-    assert on_dask.submit(abs, -1).result(LONG) == 1
+    # It may come to the worker that is about to die, and be lost with it once.
+    assert on_dask.options(retries=2).submit(abs, -1).result(LONG) == 1
     assert marks(path).split() == ["1", "5"]
 
 
