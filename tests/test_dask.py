@@ -50,6 +50,7 @@ def test_importing_sleighexec_imports_no_dask():
 
 
 def test_the_classic_calls(one_dask_cluster):
+    one_dask_cluster.settle()
     sleigh = Sleigh(engine=one_dask_cluster.url)
     try:
         assert sleigh.workerCount == 2
@@ -108,6 +109,7 @@ def test_a_global_that_the_client_changes_arrives_and_one_that_it_does_not_stays
 
 
 def test_a_dask_client_is_an_engine_and_is_left_open(one_dask_cluster):
+    one_dask_cluster.settle()
     with Client(one_dask_cluster.url.replace("dask", "tcp"), set_as_default=False) as client:
         with SleighExecutor(engine=client) as executor:
             assert list(executor.map(abs, [-1, -2])) == [1, 2]
@@ -115,6 +117,7 @@ def test_a_dask_client_is_an_engine_and_is_left_open(one_dask_cluster):
 
 
 def test_what_calls_print_arrives_with_their_outcome(one_dask_cluster):
+    one_dask_cluster.settle()
     lines: list[tuple[int, str]] = []
     with SleighExecutor(
         engine=one_dask_cluster.url, output=lambda rank, line: lines.append((rank, line))
@@ -208,6 +211,7 @@ def test_an_adaptive_cluster_grows_for_what_waits():
 
 @pytest.mark.parametrize("retries", [0, 3])
 def test_an_initializer_that_fails_breaks_the_pool(one_dask_cluster, retries):
+    one_dask_cluster.settle()
     with SleighExecutor(
         engine=one_dask_cluster.url, initializer=divmod, initargs=(1, 0), retries=retries
     ) as executor:
@@ -219,6 +223,7 @@ def test_an_initializer_that_fails_breaks_the_pool(one_dask_cluster, retries):
 
 
 def test_a_crash_breaks_the_pool_if_that_was_asked_for(one_dask_cluster):
+    one_dask_cluster.settle()
     with SleighExecutor(engine=one_dask_cluster.url, on_crash="break", min_workers=2) as executor:
         assert isinstance(executor.submit(os._exit, 1).exception(LONG), WorkerLost)
         wait_for(lambda: executor._broken, "it is broken", LONG)
@@ -251,6 +256,7 @@ time.sleep(600)
 
 
 def test_what_a_dead_caller_had_running_ends_and_nothing_of_it_stays(one_dask_cluster):
+    one_dask_cluster.settle()
     script = subprocess.Popen(
         [sys.executable, "-c", ABANDONED, one_dask_cluster.url],
         stdout=subprocess.PIPE,
@@ -286,6 +292,7 @@ SleighExecutor(engine=sys.argv[1]).submit(work, sys.argv[2])
 
 
 def test_what_was_submitted_is_finished_before_the_interpreter_ends(one_dask_cluster, tmp_path):
+    one_dask_cluster.settle()
     path = tmp_path / "done"
     command = [sys.executable, "-c", AT_EXIT, one_dask_cluster.url, str(path)]
     subprocess.run(command, timeout=LONG, check=True, cwd=ROOT)
@@ -314,6 +321,7 @@ with SleighExecutor(engine=sys.argv[1], min_workers=2) as executor:
 
 
 def test_ctrl_c_ends_what_runs_and_the_pool_goes_on(one_dask_cluster):
+    one_dask_cluster.settle()
     run = subprocess.run(
         [sys.executable, "-c", INTERRUPTED, one_dask_cluster.url],
         capture_output=True,
@@ -328,6 +336,7 @@ def test_ctrl_c_ends_what_runs_and_the_pool_goes_on(one_dask_cluster):
 
 
 def test_tasks_share_the_workspaces_of_a_server(one_dask_cluster, run_directory):
+    one_dask_cluster.settle()
     with (
         WorkspaceServer("127.0.0.1:0") as server,
         SleighExecutor(engine=one_dask_cluster.url, workspace=server.url) as executor,
@@ -443,6 +452,7 @@ def test_a_scheduler_and_workers_as_processes_with_tls(tmp_path):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_an_option_that_dask_cannot_honour_is_refused(one_dask_cluster, options, words):
+    one_dask_cluster.settle()
     with pytest.raises(UnsupportedOptionError, match=words):
         SleighExecutor(engine=one_dask_cluster.url, **options)
 

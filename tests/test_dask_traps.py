@@ -78,6 +78,7 @@ def test_trap_03_what_runs_says_so_and_is_not_cancelled(on_dask):
 
 
 def test_trap_03_shutdown_cancels_what_waits(one_dask_cluster):
+    one_dask_cluster.settle()
     executor = SleighExecutor(engine=one_dask_cluster.url, min_workers=2)
     futures = [executor.submit(time.sleep, 0.2) for _ in range(30)]
     executor.shutdown(cancel_futures=True)
@@ -271,6 +272,7 @@ def test_trap_13_a_stack_and_a_blocking_look_work_from_tasks(on_dask):
 
 
 def test_trap_14_another_version_on_a_worker_is_refused_by_name(one_dask_cluster, monkeypatch):
+    one_dask_cluster.settle()
     monkeypatch.setattr("sleighexec.engines.dask.house.__version__", "0.0.7")
     with SleighExecutor(engine=one_dask_cluster.url, min_workers=2) as executor:
         with pytest.raises(PoolBrokenError) as caught:
@@ -290,6 +292,7 @@ executor.shutdown()
 
 
 def test_trap_15_a_script_needs_no_guard(one_dask_cluster, tmp_path):
+    one_dask_cluster.settle()
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
     command = [sys.executable, str(path), one_dask_cluster.url]
@@ -298,6 +301,7 @@ def test_trap_15_a_script_needs_no_guard(one_dask_cluster, tmp_path):
 
 
 def test_trap_16_two_executors_on_one_cluster_share_no_port_and_no_name(one_dask_cluster):
+    one_dask_cluster.settle()
     url = one_dask_cluster.url
     with SleighExecutor(engine=url) as first, SleighExecutor(engine=url) as second:
         first.eachWorker("mine = SleighRank", type="eval")
