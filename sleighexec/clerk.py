@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sleighexec.client import ONE_WAY
+from sleighexec.connections import Connection
 from sleighexec.ledger import Ledger
 from sleighexec.messages import (
     FORGOTTEN,
@@ -26,7 +27,6 @@ from sleighexec.messages import (
     Opened,
     Store,
 )
-from sleighexec.server import Connection
 from sleighexec.space import Effects, Space
 from sleighexec.store import FileStore
 

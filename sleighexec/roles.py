@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from sleighexec.connections import Connection, Handler
 from sleighexec.errors import AuthenticationError
 from sleighexec.messages import DeleteWorkspace, Failed, Payload, Status, Values
-from sleighexec.server import Connection, Handler
 from sleighexec.session import CLIENT, MONITOR, ROLE_NAMES, WORKER
 
 Facts = Callable[[], dict[str, Any]]  # how a server is; called under its lock

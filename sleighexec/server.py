@@ -29,206 +29,25 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sleighexec import wire
-from sleighexec.errors import (
-    AuthenticationError,
-    ConnectionLostError,
-    OperationUnknownError,
-    ProtocolError,
-)
+from sleighexec.connections import Connection, Handler
+from sleighexec.errors import AuthenticationError, ProtocolError
 from sleighexec.interrupts import QuietLock
-from sleighexec.limits import PIECE_BYTES, Limits
-from sleighexec.messages import (
-    FORGOTTEN,
-    Abandon,
-    Failed,
-    Fetch,
-    Payload,
-    Reply,
-    Request,
-    Values,
-)
+from sleighexec.limits import Limits
+from sleighexec.messages import Request
 from sleighexec.space import Effects, Space
 
 if TYPE_CHECKING:
     import ssl
 
     from sleighexec.segments import Pool
-    from sleighexec.session import Handshake
 
 HANDSHAKE_SECONDS = 5.0  # for all of it, not for each message
 MAX_STRANGERS = 64  # connections that have not shown the key yet; the oldest goes first
-MAX_PIECES = 512  # buffers in one sendmsg; the kernel's own limit is 1024
 ACCEPT_PAUSE = 0.05  # seconds without accepting when descriptors have run out
-MOST_AT_ONCE = 16 * 1024 * 1024  # bytes of values in one reply, beyond which no more are added
 LEND = 0.01  # seconds for which the thread leaves its loop to who has asked for it
 LOG_PAUSE = 60.0  # seconds between two log lines about those whom we cut off
 
 log = logging.getLogger("sleighexec")
-
-Handler = Callable[["Connection", int, Any], None]
-
-
-class Connection:
-    """One socket peer of the server. Everything here happens under the server's lock."""
-
-    def __init__(self, server: Server, sock: Any, handler: Handler) -> None:
-        self.server, self.socket, self.handler = server, sock, handler
-        self.decoder = wire.Decoder()
-        self.handshake: Handshake | None = None
-        self.shaking = False  # TLS is not agreed on yet
-        self._pending = getattr(sock, "pending", None)
-        self.rest = b""  # what came behind the handshake
-        self.door: Door | None = None  # where it came in
-        self.limits: Limits | None = None  # none for those that we have started ourselves
-        self._deadline: float | None = None
-        self.waiting_out: deque[memoryview] = deque()
-        self.unsent = 0  # bytes of memory that these take
-        self.waiting_replies: deque[tuple[int, Any]] | None = None  # of one who does not read
-        self.closed = False
-        self.on_closed: Callable[[Connection], None] | None = None
-        self.pack: Callable[[Values], Reply] | None = None  # values of the process as payloads
-        self._put: wire.Put | None = None  # for big buffers, into shared memory
-        self.number = next(server._connection_numbers)
-
-    @property
-    def deadline(self) -> float | None:
-        """When it is closed if nothing happens: if it has not shown the key, answered or read."""
-        return self._deadline
-
-    @deadline.setter
-    def deadline(self, deadline: float | None) -> None:
-        self._deadline = deadline
-        self.server._time(self)
-
-    def share_memory(self) -> None:
-        """From now on big buffers travel by segments of the server's, which the peer can reach."""
-        self._put, self.decoder.locate = self._put_in_segment, self._locate
-
-    def _put_in_segment(self, view: memoryview) -> bytes | None:
-        pool = self.server.pool()
-        place = pool.put(view, self.number) if pool is not None else None
-        return place.pack() if place is not None else None
-
-    def _locate(self, data: Any) -> memoryview:
-        from sleighexec.segments import unpack
-
-        pool = self.server.pool()
-        if pool is None:
-            raise ValueError("there are no segments")
-        return pool.adopt(unpack(data), self.number)
-
-    def has_more(self) -> bool:
-        """Whether bytes have come of which no selector tells."""
-        return self._pending is not None and not self.closed and self._pending() > 0
-
-    def deliver(self, tag: int, reply: Reply) -> None:
-        """Send a reply, or as much of it as the socket takes now."""
-        if self.closed:
-            return
-        if type(reply) is Values:
-            if self.pack is not None:
-                reply = self.pack(reply)
-            if type(reply) is Values:
-                reply.values = [_without_summary(value) for value in reply.values]
-                if reply.loan and len(reply.values) > 1:
-                    self._keep_back(reply)
-        self.send(tag, reply)
-
-    def _keep_back(self, reply: Values) -> None:
-        """Of many big values, those that are enough for one frame; the others wait again."""
-        size, values = 0, reply.values
-        for number, value in enumerate(values):
-            if size > MOST_AT_ONCE:
-                reply.values = values[:number]
-                space = self.server.space
-                self.server.dispatch(space.give_back(reply.loan, len(values) - number))
-                return
-            size += value.size_bytes
-
-    def send(self, tag: int, message: Any) -> None:
-        if self.waiting_replies is not None:
-            self.waiting_replies.append((tag, message))
-            return
-        try:
-            pieces = wire.encode(tag, message, self._put)
-        except ProtocolError as error:  # too large: tell instead of sending
-            pieces = wire.encode(tag, Failed("limit", str(error)))
-        self.send_bytes(pieces)
-        if self.limits is not None and self.unsent > self.limits.unsent_bytes:
-            self.waiting_replies = deque()
-            self.server._wake_for(self)  # it is not heard until it has read
-            self.deadline = time.monotonic() + self.limits.stall_seconds
-
-    def send_bytes(self, pieces: list[Any]) -> None:
-        if self.closed:
-            return
-        if self.waiting_out:
-            self._keep(pieces)
-            return
-        try:
-            if len(pieces) == 1:
-                sent = self.socket.send(pieces[0])
-            else:
-                sent = self.socket.sendmsg(pieces[:MAX_PIECES])
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:  # the loop will read the end of it, and say so
-            self.server._wake_for(self)
-            return
-        if len(pieces) == 1 and sent == len(pieces[0]):
-            return
-        self._keep(pieces)
-        self._drop_sent(sent)
-        if self.waiting_out:
-            self.server._wake_for(self)
-
-    def flush(self) -> None:
-        """Send more of what waits, as much as the socket takes."""
-        while self.waiting_out and not self.closed:
-            pieces = [self.waiting_out[i] for i in range(min(len(self.waiting_out), MAX_PIECES))]
-            try:
-                sent = self.socket.sendmsg(pieces)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:  # the loop will read the end of it
-                self.waiting_out.clear()
-                self.waiting_replies = None
-                return
-            self._drop_sent(sent)
-            if self.waiting_replies is not None:
-                self._go_on()
-
-    def _go_on(self) -> None:
-        """It has read something: when that is enough, its replies go out and it is heard again."""
-        assert self.limits is not None
-        if self.unsent > self.limits.unsent_bytes // 2:
-            self.deadline = time.monotonic() + self.limits.stall_seconds
-            return
-        replies, self.waiting_replies = self.waiting_replies or deque(), None
-        self.deadline = None
-        self.server._wake_for(self)
-        while replies and self.waiting_replies is None:
-            self.send(*replies.popleft())
-        if replies:
-            self.waiting_replies = replies
-
-    def _keep(self, pieces: list[Any]) -> None:
-        for piece in pieces:
-            view = memoryview(piece)
-            self.unsent += view.nbytes + PIECE_BYTES
-            self.waiting_out.append(view)
-
-    def _drop_sent(self, sent: int) -> None:
-        while sent or (self.waiting_out and not self.waiting_out[0].nbytes):
-            first = self.waiting_out[0]
-            if sent < first.nbytes:
-                self.waiting_out[0] = first.cast("B")[sent:]
-                self.unsent -= sent
-                return
-            sent -= first.nbytes
-            self.unsent -= first.nbytes + PIECE_BYTES
-            self.waiting_out.popleft()
 
 
 class Door(NamedTuple):
@@ -288,7 +107,7 @@ class Server:
         self._bell.acquire()
         self.closing = False
         self._accept_again: float | None = None
-        self._locals: weakref.WeakSet[LocalConnection] = weakref.WeakSet()
+        self._locals: weakref.WeakSet[Any] = weakref.WeakSet()
         self.shares_memory = False  # with peers on this machine, where the system can
         self._pool: Pool | None = None
         self.after_round: Callable[[], None] | None = None  # called under the lock
@@ -814,13 +633,6 @@ class Server:
             self._waker.send(b"!")
 
 
-def _without_summary(value: Payload) -> Payload:
-    """Who fetches a value has no use for it; of many they might not fit into a frame."""
-    if not value.summary:
-        return value
-    return Payload(value.head, value.buffers, value.kind)
-
-
 def _left(deadline: float | None) -> float | None:
     """Seconds until then."""
     return None if deadline is None else max(deadline - time.monotonic(), 0.0)
@@ -842,105 +654,3 @@ def _same_user(sock: socket.socket) -> bool:
         return True
     _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, option, 12))
     return bool(uid == os.getuid())
-
-
-class LocalConnection:
-    """How threads of the server's own process use its space: without a socket. Thread-safe."""
-
-    local = True
-
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.space = server.identity
-        self._waiting: dict[int, tuple[threading.Lock, list[Reply]]] = {}
-        self._tags = iter(range(1, 2**62))
-        self.closed = False
-        server._locals.add(self)
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a thread waits in a call."""
-        return bool(self._waiting)
-
-    def __str__(self) -> str:
-        return f"embedded in process {os.getpid()}"
-
-    def deliver(self, tag: int, reply: Reply) -> None:
-        waiting = self._waiting.pop(tag, None)
-        if waiting is not None:
-            waiting[1].append(reply)
-            waiting[0].release()
-
-    def call(self, request: Request, again: OperationUnknownError | None = None) -> Reply:
-        """The reply to a request; blocks as long as the request does.
-
-        Raises:
-            ConnectionLostError: The server was closed meanwhile.
-        """
-        if again is not None:
-            return FORGOTTEN
-        answered, replies = threading.Lock(), list[Reply]()
-        answered.acquire()
-        server = self.server
-        with server.lock:
-            if self.closed or server.closing:
-                raise ConnectionLostError("the workspace server was closed")
-            tag = next(self._tags)
-            self._waiting[tag] = answered, replies
-            server.apply(self, tag, request)
-            if not replies:
-                server.start()
-                server.attend()
-        try:
-            if server.in_loop():
-                while not replies and not server.closing:
-                    server.step(None)
-            else:
-                answered.acquire()
-        except BaseException:
-            # Ctrl-C while waiting: nobody takes the value, so it must not be taken.
-            with server.lock:
-                self._waiting.pop(tag, None)
-                self._undo(tag, request, replies)
-            raise
-        if not replies:
-            raise ConnectionLostError("the workspace server was closed")
-        return replies[0]
-
-    def _undo(self, tag: int, request: Request, replies: list[Reply]) -> None:
-        space = self.server.space
-        if not replies:
-            self.server.apply(self, 0, Abandon(tag))
-        elif type(request) is Fetch and type(replies[0]) is Values:
-            if replies[0].loan:
-                effects = space.give_back(replies[0].loan, len(replies[0].values))
-            else:
-                workspace = space.workspace(request.workspace)
-                variable = space.variable(workspace, replies[0].variable)
-                effects = space.put_first(variable, replies[0].values, replies[0].index)
-            self.server.dispatch(effects)
-
-    def copy(self, data: Any) -> Any:
-        """A buffer with the same bytes, to be stored here, or taken from here."""
-        view = memoryview(data).cast("B")
-        with self.server.lock:
-            pool = self.server.pool() if view.nbytes >= wire.SHARED else None
-            held = pool.hold(view.nbytes) if pool is not None else None
-        if held is None:
-            return bytearray(view)
-        held[:] = view
-        return held
-
-    def close(self) -> None:
-        """Leave: blocked calls end, and what was owned through this connection is deleted."""
-        with self.server.lock:
-            if not self.closed and not self.server.closing:
-                self.server.dispatch(self.server.space.disconnect(self))
-            self.release()
-
-    def release(self) -> None:
-        """End the blocked calls. Under the lock."""
-        self.closed = True
-        for answered, _ in self._waiting.values():
-            answered.release()
-        self._waiting.clear()

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer
-from sleighexec.server import LocalConnection, Server
+from sleighexec.inprocess import LocalConnection
+from sleighexec.server import Server
 from sleighexec.workspace import DICT, V_FETCHERS, V_FINDERS
 from tests.daskcluster import DaskCluster, dask_cluster
 

@@ -17,10 +17,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sleighexec import wire
+from sleighexec.connections import Connection
 from sleighexec.errors import HostError
 from sleighexec.launchers.base import Handle, Launcher, RemoteLauncher
 from sleighexec.messages import KillCall, Signal, Start, StopAgent, Watch
-from sleighexec.server import Connection, Server
+from sleighexec.server import Server
 
 LAUNCH_SECONDS = 60.0  # for a launched agent to answer
 LEAST_PAUSE, MOST_PAUSE = 0.01, 0.5  # seconds between its looks at calls with limits

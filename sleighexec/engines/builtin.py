@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from sleighexec import payload as pickling
 from sleighexec import records
 from sleighexec.access import embedded
+from sleighexec.connections import Connection
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import register, shut_down
@@ -38,6 +39,7 @@ from sleighexec.engines.processes import WorkerProcess
 from sleighexec.engines.workers import WorkerLink, carried
 from sleighexec.errors import ExecutorError, ForkedProcessError
 from sleighexec.functions import FunctionTable
+from sleighexec.inprocess import LocalConnection
 from sleighexec.launchers.base import Launcher, RemoteLauncher
 from sleighexec.messages import (
     Exited,
@@ -66,7 +68,7 @@ from sleighexec.messages import (
 )
 from sleighexec.output import CAPTURE, PASS
 from sleighexec.resources import Needs
-from sleighexec.server import Connection, LocalConnection, Server
+from sleighexec.server import Server
 from sleighexec.space import Loan, Space, Variable
 from sleighexec.task import Loss, Settings, Task, WorkerInfo
 from sleighexec.worker import mailbox

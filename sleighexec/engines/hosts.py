@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from sleighexec.connections import Connection
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.joining import Joined, Reception
 from sleighexec.engines.lines import Lines
@@ -22,7 +23,7 @@ from sleighexec.engines.places import Places
 from sleighexec.engines.workers import WorkerLink
 from sleighexec.errors import HostError
 from sleighexec.launchers.base import Launcher, RemoteLauncher
-from sleighexec.server import Connection, Server
+from sleighexec.server import Server
 from sleighexec.task import WorkerInfo
 
 log = logging.getLogger("sleighexec")

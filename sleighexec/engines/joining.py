@@ -18,6 +18,7 @@ from typing import Any
 
 from sleighexec import introduction
 from sleighexec.address import Address, save
+from sleighexec.connections import Connection
 from sleighexec.errors import ConnectError, HostError
 from sleighexec.importer import MINOR
 from sleighexec.launchers.base import Handle
@@ -25,7 +26,7 @@ from sleighexec.launchers.link import Link, Streams
 from sleighexec.pump import Pump
 from sleighexec.resources import needs_of
 from sleighexec.roles import monitor, refused
-from sleighexec.server import Connection, Server
+from sleighexec.server import Server
 from sleighexec.session import MONITOR, WORKER, new_key
 from sleighexec.standalone import bound
 from sleighexec.tls import Certificate, TlsSocket

@@ -11,11 +11,11 @@ from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec import wire
+from sleighexec.connections import Connection
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.functions import FunctionTable, Known, places_of
 from sleighexec.messages import Payload
-from sleighexec.server import Connection
 from sleighexec.space import Loan
 from sleighexec.task import BATCH_BYTES, Task
 

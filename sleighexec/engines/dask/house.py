@@ -10,10 +10,11 @@ from sleighexec.address import TLS, Address
 from sleighexec.clerk import Clerk
 from sleighexec.engines.dask.reach import machine
 from sleighexec.importer import MINOR
+from sleighexec.inprocess import LocalConnection
 from sleighexec.limits import Limits
 from sleighexec.messages import Open, Opened
 from sleighexec.roles import admit_by_role
-from sleighexec.server import LocalConnection, Server
+from sleighexec.server import Server
 from sleighexec.session import WORKER, new_key
 from sleighexec.space import Space
 from sleighexec.standalone import bound

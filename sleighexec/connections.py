@@ -1,0 +1,195 @@
+"""A socket peer of a server: what it sends, and what is on its way to it.
+
+Sockets do not block. What one does not take at once waits here, in order, and goes out when it has
+room. Of a peer that does not read, no more requests are heard.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sleighexec import wire
+from sleighexec.errors import ProtocolError
+from sleighexec.limits import PIECE_BYTES, Limits
+from sleighexec.messages import Failed, Payload, Reply, Values
+
+if TYPE_CHECKING:
+    from sleighexec.server import Door, Server
+    from sleighexec.session import Handshake
+
+MAX_PIECES = 512  # buffers in one sendmsg; the kernel's own limit is 1024
+MOST_AT_ONCE = 16 * 1024 * 1024  # bytes of values in one reply, beyond which no more are added
+
+Handler = Callable[["Connection", int, Any], None]
+
+
+class Connection:
+    """One socket peer of the server. Everything here happens under the server's lock."""
+
+    def __init__(self, server: Server, sock: Any, handler: Handler) -> None:
+        self.server, self.socket, self.handler = server, sock, handler
+        self.decoder = wire.Decoder()
+        self.handshake: Handshake | None = None
+        self.shaking = False  # TLS is not agreed on yet
+        self._pending = getattr(sock, "pending", None)
+        self.rest = b""  # what came behind the handshake
+        self.door: Door | None = None  # where it came in
+        self.limits: Limits | None = None  # none for those that we have started ourselves
+        self._deadline: float | None = None
+        self.waiting_out: deque[memoryview] = deque()
+        self.unsent = 0  # bytes of memory that these take
+        self.waiting_replies: deque[tuple[int, Any]] | None = None  # of one who does not read
+        self.closed = False
+        self.on_closed: Callable[[Connection], None] | None = None
+        self.pack: Callable[[Values], Reply] | None = None  # values of the process as payloads
+        self._put: wire.Put | None = None  # for big buffers, into shared memory
+        self.number = next(server._connection_numbers)
+
+    @property
+    def deadline(self) -> float | None:
+        """When it is closed if nothing happens: if it has not shown the key, answered or read."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        self._deadline = deadline
+        self.server._time(self)
+
+    def share_memory(self) -> None:
+        """From now on big buffers travel by segments of the server's, which the peer can reach."""
+        self._put, self.decoder.locate = self._put_in_segment, self._locate
+
+    def _put_in_segment(self, view: memoryview) -> bytes | None:
+        pool = self.server.pool()
+        place = pool.put(view, self.number) if pool is not None else None
+        return place.pack() if place is not None else None
+
+    def _locate(self, data: Any) -> memoryview:
+        from sleighexec.segments import unpack
+
+        pool = self.server.pool()
+        if pool is None:
+            raise ValueError("there are no segments")
+        return pool.adopt(unpack(data), self.number)
+
+    def has_more(self) -> bool:
+        """Whether bytes have come of which no selector tells."""
+        return self._pending is not None and not self.closed and self._pending() > 0
+
+    def deliver(self, tag: int, reply: Reply) -> None:
+        """Send a reply, or as much of it as the socket takes now."""
+        if self.closed:
+            return
+        if type(reply) is Values:
+            if self.pack is not None:
+                reply = self.pack(reply)
+            if type(reply) is Values:
+                reply.values = [_without_summary(value) for value in reply.values]
+                if reply.loan and len(reply.values) > 1:
+                    self._keep_back(reply)
+        self.send(tag, reply)
+
+    def _keep_back(self, reply: Values) -> None:
+        """Of many big values, those that are enough for one frame; the others wait again."""
+        size, values = 0, reply.values
+        for number, value in enumerate(values):
+            if size > MOST_AT_ONCE:
+                reply.values = values[:number]
+                space = self.server.space
+                self.server.dispatch(space.give_back(reply.loan, len(values) - number))
+                return
+            size += value.size_bytes
+
+    def send(self, tag: int, message: Any) -> None:
+        if self.waiting_replies is not None:
+            self.waiting_replies.append((tag, message))
+            return
+        try:
+            pieces = wire.encode(tag, message, self._put)
+        except ProtocolError as error:  # too large: tell instead of sending
+            pieces = wire.encode(tag, Failed("limit", str(error)))
+        self.send_bytes(pieces)
+        if self.limits is not None and self.unsent > self.limits.unsent_bytes:
+            self.waiting_replies = deque()
+            self.server._wake_for(self)  # it is not heard until it has read
+            self.deadline = time.monotonic() + self.limits.stall_seconds
+
+    def send_bytes(self, pieces: list[Any]) -> None:
+        if self.closed:
+            return
+        if self.waiting_out:
+            self._keep(pieces)
+            return
+        try:
+            if len(pieces) == 1:
+                sent = self.socket.send(pieces[0])
+            else:
+                sent = self.socket.sendmsg(pieces[:MAX_PIECES])
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:  # the loop will read the end of it, and say so
+            self.server._wake_for(self)
+            return
+        if len(pieces) == 1 and sent == len(pieces[0]):
+            return
+        self._keep(pieces)
+        self._drop_sent(sent)
+        if self.waiting_out:
+            self.server._wake_for(self)
+
+    def flush(self) -> None:
+        """Send more of what waits, as much as the socket takes."""
+        while self.waiting_out and not self.closed:
+            pieces = [self.waiting_out[i] for i in range(min(len(self.waiting_out), MAX_PIECES))]
+            try:
+                sent = self.socket.sendmsg(pieces)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # the loop will read the end of it
+                self.waiting_out.clear()
+                self.waiting_replies = None
+                return
+            self._drop_sent(sent)
+            if self.waiting_replies is not None:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """It has read something: when that is enough, its replies go out and it is heard again."""
+        assert self.limits is not None
+        if self.unsent > self.limits.unsent_bytes // 2:
+            self.deadline = time.monotonic() + self.limits.stall_seconds
+            return
+        replies, self.waiting_replies = self.waiting_replies or deque(), None
+        self.deadline = None
+        self.server._wake_for(self)
+        while replies and self.waiting_replies is None:
+            self.send(*replies.popleft())
+        if replies:
+            self.waiting_replies = replies
+
+    def _keep(self, pieces: list[Any]) -> None:
+        for piece in pieces:
+            view = memoryview(piece)
+            self.unsent += view.nbytes + PIECE_BYTES
+            self.waiting_out.append(view)
+
+    def _drop_sent(self, sent: int) -> None:
+        while sent or (self.waiting_out and not self.waiting_out[0].nbytes):
+            first = self.waiting_out[0]
+            if sent < first.nbytes:
+                self.waiting_out[0] = first.cast("B")[sent:]
+                self.unsent -= sent
+                return
+            sent -= first.nbytes
+            self.unsent -= first.nbytes + PIECE_BYTES
+            self.waiting_out.popleft()
+
+
+def _without_summary(value: Payload) -> Payload:
+    """Who fetches a value has no use for it; of many they might not fit into a frame."""
+    if not value.summary:
+        return value
+    return Payload(value.head, value.buffers, value.kind)
