@@ -43,14 +43,14 @@ class SocketConnection:
 
     local = False
 
-    def __init__(self, sock: Any, name: str = "", *, interruptible: bool = True) -> None:
-        """`interruptible`: a signal handler may raise in a thread that waits here."""
+    def __init__(self, sock: Any, name: str = "") -> None:
         sock.setblocking(True)
         self._socket, self._name = sock, name
         self._pending = getattr(sock, "pending", None)  # bytes of which no select tells
         self.space = ""  # the identity of an executor's space: of a worker's connection only
         self._identity = ""  # by which the server knows us
-        self._interruptible = interruptible
+        self._poll = select.poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
         self._decoder = wire.Decoder()
         self.put: wire.Put | None = None  # for big buffers, into shared memory
         self._sending = threading.Lock()  # one frame after the other
@@ -217,8 +217,7 @@ class SocketConnection:
     def _read_as_leader(self, seconds: float | None = None) -> None:
         messages: list[tuple[int, Any]] = []
         try:
-            # A Ctrl-C is to come while nothing has been read yet.
-            if (self._interruptible or seconds is not None) and not self._is_there(seconds):
+            if not self._is_there(seconds):
                 return
             count = self._socket.recv_into(self._decoder.buffer())
             if count == 0:
@@ -235,10 +234,14 @@ class SocketConnection:
                     self._state.notify_all()
 
     def _is_there(self, seconds: float | None) -> bool:
-        """Wait until something can be read; False: it was not in time."""
+        """Wait until something can be read; False: it was not in time.
+
+        A Ctrl-C is to come here, while nothing has been read yet. And Linux wakes who waits in
+        recv itself for nothing when the other side has read what we sent.
+        """
         if self._pending is not None and self._pending():
             return True
-        return bool(select.select([self._socket], [], [], seconds)[0])
+        return bool(self._poll.poll(None if seconds is None else seconds * 1000))
 
     def _file(self, tag: int, message: Any) -> None:
         if tag == ONE_WAY:

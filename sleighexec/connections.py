@@ -84,12 +84,12 @@ class Connection:
         if self.closed:
             return
         if type(reply) is Values:
-            if self.pack is not None:
-                reply = self.pack(reply)
-            if type(reply) is Values:
+            packed = reply if self.pack is None else self.pack(reply)
+            if packed is reply:
                 reply.values = [_without_summary(value) for value in reply.values]
                 if reply.loan and len(reply.values) > 1:
                     self._keep_back(reply)
+            reply = packed
         self.send(tag, reply)
 
     def _keep_back(self, reply: Values) -> None:

@@ -313,6 +313,10 @@ class Known:
     def news(self, definition: Definition | None, needs: tuple[GlobalValue, ...]) -> list[Any]:
         """What must be sent along before a call, in the form that `Learned.learn` takes."""
         out: list[Any] = []
+        if not needs and definition is not None and not definition.needs:
+            known = definition.key in self._functions
+            if known and self._forgot == len(self._forgotten):
+                return out  # nearly always
         while self._forgot < len(self._forgotten):
             name = self._forgotten[self._forgot]
             self._forgot += 1

@@ -33,11 +33,13 @@ class Undisturbed:
         undisturbed.wait(call, argument)  # handlers run here, as ever
     """
 
-    __slots__ = ("_came", "_depth", "_put_off", "_waiting")
+    __slots__ = ("_came", "_depth", "_found", "_put_off", "_taken", "_waiting")
 
     def __init__(self) -> None:
         self._depth = 0
-        self._put_off: list[tuple[int, Any]] = []
+        self._found: tuple[Any, ...] = ()  # the handlers that there were last time
+        self._taken: list[tuple[int, Any]] = []  # those of them that are in Python, by number
+        self._put_off: list[tuple[int, Any]] = []  # those that are to be set again
         self._came: list[int] = []
         self._waiting = False
 
@@ -78,13 +80,13 @@ class Undisturbed:
 
     def take(self) -> None:
         """From now on, write down what comes."""
-        self._put_off += [
-            (number, handler)
-            for number in SIGNALS
-            if callable(handler := _signals.getsignal(number))
-        ]
+        found = tuple(map(_signals.getsignal, SIGNALS))
+        if found != self._found:  # nearly always they are those of last time
+            self._taken = [each for each in zip(SIGNALS, found) if callable(each[1])]
+            self._found = found
+        self._put_off = self._taken.copy()
         try:
-            for number, _ in self._put_off:
+            for number, _ in self._taken:
                 _signals.signal(number, self._note)
         except BaseException:  # one came just before
             self.let_go()

@@ -323,12 +323,15 @@ class Welcome(Message):
 
 
 class Results(Message):
-    """Outcomes of calls, in the order in which they were lent (records, see payload.py)."""
+    """Outcomes of calls, in the order in which they were lent (records, see payload.py).
 
-    __slots__ = ("values",)
+    Who has nothing left to run asks for up to `count` calls under the tag `ask`; 0: not yet.
+    """
 
-    def __init__(self, values: Sequence[Payload] = ()) -> None:
-        self.values = values
+    __slots__ = ("ask", "count", "values")
+
+    def __init__(self, values: Sequence[Payload] = (), ask: int = 0, count: int = 0) -> None:
+        self.values, self.ask, self.count = values, ask, count
 
 
 class Report(Message):

@@ -22,7 +22,7 @@ import struct
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sleighexec.errors import RemoteError
@@ -534,21 +534,23 @@ OPEN = 0xFFFFFFFF
 RUN_PROTOCOL = 3  # the last one without frames, which may not stand inside each other
 
 
-def outcomes(payload: Payload) -> Iterator[tuple[int, int, Any, list[Any]]]:
+def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
     """The records of a worker's frame: number of the (first) call, flag, bytes, buffers.
 
     The bytes of a run are the list of its values.
     """
-    data, position, buffers = memoryview(payload.head), 0, list(payload.buffers)
-    while position < len(data):
+    data, position, length = memoryview(payload.head), 0, len(payload.head)
+    records: list[tuple[int, int, Any, Sequence[Any]]] = []
+    while position < length:
         size, flag, number = RECORD.unpack_from(data, position)
         position += RECORD.size
-        end = len(data) if size == OPEN else position + size
+        end = length if size == OPEN else position + size
         record: Any = data[position:end]
         if flag == RUN:
             record = pickle.loads(b"".join((b"\x80\x03(", record, b"l.")))
-        yield number, flag, record, buffers if flag == LARGE else []
+        records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
         position = end
+    return records
 
 
 def last_answered(payload: Payload) -> int:

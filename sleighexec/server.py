@@ -27,6 +27,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sleighexec.connections import Connection, Handler
@@ -164,7 +165,7 @@ class Server:
 
     def in_loop(self) -> bool:
         """Whether the calling thread is the one that serves."""
-        return threading.get_ident() == self._serving
+        return get_ident() == self._serving
 
     def pool(self) -> Pool | None:
         """The memory that this process shares with its peers; None: it cannot. Under the lock."""
@@ -222,15 +223,18 @@ class Server:
 
     def apply(self, connection: Any, tag: int, request: Request) -> None:
         """The usual handler: ask the space, and tell everybody what comes of it."""
-        self.dispatch(self.space.apply(connection, tag, request, time.monotonic()))
+        effects = self.space.apply(connection, tag, request, time.monotonic())
+        if effects or self.space.deadlines:
+            self.dispatch(effects)
 
     def dispatch(self, effects: Effects) -> None:
         """Deliver replies. Under the lock."""
         for client, tag, reply in effects:
             client.deliver(tag, reply)  # type: ignore[attr-defined]
-        deadline = self.space.next_deadline()
-        if deadline is not None and (self._sleeps_until is None or deadline < self._sleeps_until):
-            self._wake()
+        if self.space.deadlines:
+            deadline, asleep = self.space.next_deadline(), self._sleeps_until
+            if deadline is not None and (asleep is None or deadline < asleep):
+                self._wake()
 
     def defer(self, call: Callable[..., None], *args: Any) -> None:
         """Have the serving thread do something that may run a user's code, without the lock.
@@ -239,7 +243,8 @@ class Server:
         its own that the user's code would wait for.
         """
         self._deferred.append((call, args))
-        self._wake()
+        if self._serving != get_ident():
+            self._wake()
 
     def _run_deferred(self) -> None:
         while self._deferred:
@@ -277,7 +282,7 @@ class Server:
                     self.parked = True
                     if not self._borrowed and not self._is_lent():
                         self.parked = False
-                        self._serving = threading.get_ident()
+                        self._serving = get_ident()
                 if self.parked:
                     self._bell.acquire(timeout=LEND)
                 else:
@@ -314,10 +319,10 @@ class Server:
             self._lent_until = time.monotonic() + LEND
 
     def _borrow(self, done: Callable[[], bool], deadline: float | None) -> None:
-        with self.lock:
+        with self.lock.inner:
             if not self.parked or self._borrowed or self.closing:
                 return
-            self._borrowed, self._serving = True, threading.get_ident()
+            self._borrowed, self._serving = True, get_ident()
         try:
             while not done() and self._lent_until and not self.closing:
                 if (left := _left(deadline)) == 0:
@@ -329,7 +334,7 @@ class Server:
                 except BaseException as error:
                     self._fail(error)
         finally:
-            with self.lock:
+            with self.lock.inner:
                 self._borrowed, self._serving = False, None
                 if self._lent_until and self.idle():
                     self._lent_until = time.monotonic() + LEND
@@ -344,40 +349,58 @@ class Server:
         """
         self._handle(self._selector.select(self._prepare(timeout)))
 
+    # Who serves is the loop's own thread, or undisturbed already: it takes the lock as it is.
+
     def _prepare(self, timeout: float | None) -> float | None:
         """Before waiting: tell the selector for what; how many seconds."""
-        with self.lock:
+        with self.lock.inner:
             wait = self._patience(timeout)
-            for connection in self._to_watch:
-                self._watch(connection)
-            self._to_watch.clear()
+            if self._to_watch:
+                for connection in self._to_watch:
+                    self._watch(connection)
+                self._to_watch.clear()
         return wait
 
     def _handle(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
         """Do what there is to do."""
-        with self.lock:
+        with self.lock.inner:
             self._sleeps_until = 0.0  # awake
             for key, mask in events:
-                if key.data is None:
+                if type(key.data) is Connection:
+                    if mask & selectors.EVENT_WRITE:
+                        self._flush(key.data)
+                    if mask & selectors.EVENT_READ or key.data.has_more():
+                        self._read(key.data)
+                elif key.data is None:
                     with contextlib.suppress(BlockingIOError):
                         self._wakened.recv(4096)
-                elif isinstance(key.data, Connection):
-                    self._serve(key.data, mask)
                 elif key.fd in self._doors:
                     self._accept(key.fd)
-            now = time.monotonic()
-            self.dispatch(self.space.tick(now))
-            self._expire(now)
-            if self._wake_at is not None and self._wake_at <= now:
-                self._wake_at = None
-                if self.on_time is not None:
-                    self.on_time(now)
+            if self._is_timed():
+                self._keep_time(time.monotonic())
             if self.after_round is not None:
                 self.after_round()
         self._run_deferred()
 
+    def _is_timed(self) -> bool:
+        """Whether something is to happen at some time."""
+        times = self._wake_at, self._accept_again
+        return bool(self._timed or self.space.deadlines) or times != (None, None)
+
+    def _keep_time(self, now: float) -> None:
+        """Do what is due."""
+        self.dispatch(self.space.tick(now))
+        self._expire(now)
+        if self._wake_at is not None and self._wake_at <= now:
+            self._wake_at = None
+            if self.on_time is not None:
+                self.on_time(now)
+
     def _patience(self, timeout: float | None) -> float | None:
         """How long the loop may sleep."""
+        if timeout is None and not (self._deferred or self.closing or self._is_timed()):
+            self._sleeps_until = None
+            return None
         now = time.monotonic()
         times = [c.deadline for c in self._timed if c.deadline is not None]
         for at in (self.space.next_deadline(), self._accept_again, self._wake_at):
@@ -391,19 +414,14 @@ class Server:
         # Not for ever in one go: a selector knows no more than some weeks.
         return None if self._sleeps_until is None else min(max(0.0, self._sleeps_until - now), 3600)
 
-    def _serve(self, connection: Connection, mask: int) -> None:
-        if mask & selectors.EVENT_WRITE:
-            connection.flush()
-            if not connection.waiting_out:
-                self._watch(connection)
-        if connection.closed or connection.waiting_replies is not None:
-            return
-        if mask & selectors.EVENT_READ or connection.has_more():
-            self._read(connection)
+    def _flush(self, connection: Connection) -> None:
+        connection.flush()
+        if not connection.waiting_out:
+            self._watch(connection)
 
     def _read(self, connection: Connection, until_empty: bool = False) -> None:
         """Handle what came. One read a round, so that a talkative peer starves nobody."""
-        while not connection.closed:
+        while not connection.closed and connection.waiting_replies is None:
             try:
                 if connection.handshake is not None:
                     count = self._greet(connection)
@@ -423,8 +441,6 @@ class Server:
                 count = 0
             if count == 0:
                 self._close(connection)
-                return
-            if connection.waiting_replies is not None:
                 return
             if not until_empty and not connection.has_more():
                 return

@@ -163,7 +163,7 @@ class Space:
         self._by_number: dict[int, Workspace] = {}
         self._members: dict[Client, _Member] = {}
         self._loans: dict[int, Loan] = {}
-        self._deadlines: list[tuple[float, int, _Waiter]] = []
+        self.deadlines: list[tuple[float, int, _Waiter]] = []
         self._compact_at = 64
         self._numbers = itertools.count(1)  # workspaces, variables and loans
         self._made = 0  # temporary workspaces so far
@@ -219,15 +219,13 @@ class Space:
         workspace = self._by_number.get(request.workspace)
         if workspace is None:
             return [(client, tag, _no_workspace(request.workspace))]
-        if refusal := self._refusal(workspace, request.variables):
+        if self._account is not None and (refusal := self._refusal(workspace, request.variables)):
             return [(client, tag, refusal)]
-        variables = [self.variable(workspace, name) for name in request.variables]
+        names, there = request.variables, workspace.variables
+        variables = [there.get(name) or self.variable(workspace, name) for name in names]
         for variable in variables:
-            if request.after is not None and request.after[0] not in (0, variable.number):
-                return [(client, tag, Failed("deleted", f"{variable.name} was deleted"))]
-            if request.after is not None and variable.mode in (LIFO, MULTI):
-                text = f"{variable.name} is {variable.mode}: only fifo and single have an order"
-                return [(client, tag, Failed("order", text))]
+            if request.after is not None and (failure := _no_order(variable, request.after[0])):
+                return [(client, tag, failure)]
             if variable.values:
                 reply = self._take(client, request, variable)
                 if reply is not None:
@@ -237,19 +235,19 @@ class Space:
         waiters = self._member(client).waiters
         if tag in waiters:
             return [(client, tag, Failed("request", f"request {tag} waits already"))]
-        if refusal := self._refusal(workspace, (), waiting=len(variables)):
-            return [(client, tag, refusal)]
+        if self._account is not None:
+            if refusal := self._refusal(workspace, (), waiting=len(variables)):
+                return [(client, tag, refusal)]
+            self._account.waiting += len(variables)
         waiter = waiters[tag] = _Waiter(client, tag, request)
         for variable in variables:
             line = variable.finders if type(request) is Find else variable.fetchers
             line.append(waiter)
             waiter.lines.append(line)
-        if self._account is not None:
-            self._account.waiting += len(waiter.lines)
         if request.timeout is not None:
             self._compact_deadlines()
             entry = (now + request.timeout, next(self._numbers), waiter)
-            heapq.heappush(self._deadlines, entry)
+            heapq.heappush(self.deadlines, entry)
         return []
 
     def _settle(self, client: Client, tag: int, request: Settle, now: float) -> Effects:
@@ -339,8 +337,8 @@ class Space:
     def tick(self, now: float) -> Effects:
         """Answer every request whose deadline has passed."""
         effects: Effects = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, waiter = heapq.heappop(self._deadlines)
+        while self.deadlines and self.deadlines[0][0] <= now:
+            _, _, waiter = heapq.heappop(self.deadlines)
             if waiter.waiting:
                 self._leave(waiter)
                 effects.append((waiter.client, waiter.tag, _NOTHING))
@@ -348,16 +346,16 @@ class Space:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, on the clock that `now` comes from."""
-        while self._deadlines and not self._deadlines[0][2].waiting:
-            heapq.heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else None
+        while self.deadlines and not self.deadlines[0][2].waiting:
+            heapq.heappop(self.deadlines)
+        return self.deadlines[0][0] if self.deadlines else None
 
     def _compact_deadlines(self) -> None:
         """Drop the deadlines of requests that were answered, before they make up the most."""
-        if len(self._deadlines) >= self._compact_at:
-            self._deadlines = [entry for entry in self._deadlines if entry[2].waiting]
-            heapq.heapify(self._deadlines)
-            self._compact_at = 64 + 2 * len(self._deadlines)
+        if len(self.deadlines) >= self._compact_at:
+            self.deadlines = [entry for entry in self.deadlines if entry[2].waiting]
+            heapq.heapify(self.deadlines)
+            self._compact_at = 64 + 2 * len(self.deadlines)
 
     def disconnect(self, client: Client, begun: int | None = None) -> Effects:
         """A client vanished: its waiters leave, its loans go back, what it owned is deleted.
@@ -489,10 +487,16 @@ class Space:
         loan = self._loans.get(number)
         if loan is None:
             return []
-        settled = [loan.values.popleft() for _ in range(min(count, len(loan.values)))]
-        loan.index += len(settled)
-        self._end_if_empty(loan)
-        self._forget(settled)
+        values = loan.values
+        if count < len(values):
+            settled = [values.popleft() for _ in range(count)]
+            loan.index += count
+        else:
+            settled = list(values)
+            values.clear()
+            self._end_if_empty(loan)
+        if self._account is not None:
+            self._account.gone(settled)
         return settled
 
     def give_back(self, number: int, count: int) -> Effects:
@@ -552,18 +556,18 @@ class Space:
         index = variable.early[0] if variable.early else variable.first
         taken, left = deque[Value](), request.count
         while variable.values and len(taken) < count and left > 0:
-            position = self._position(variable)
+            position = self._position(variable) if variable.mode != FIFO else 0
             part, rest = self._divide(variable.values[position], left)
-            if rest is None:
+            if rest is not None:
+                variable.values[position] = rest
+            else:
                 del variable.values[position]
                 self._count_on(variable)
-            else:
-                variable.values[position] = rest
             if part is not None:
                 taken.append(part)
-                left -= self._size(part)
-                if rest is not None:
+                if rest is not None or left == 1:
                     break
+                left -= self._size(part)
         if not taken:
             return None
         if not request.lend:
@@ -678,8 +682,8 @@ class Space:
         return Failed("full", text) if text else None
 
     def _leave(self, waiter: _Waiter) -> None:
-        self._out_of_line(waiter)
         self._members[waiter.client].waiters.pop(waiter.tag, None)
+        self._out_of_line(waiter)
 
     def _out_of_line(self, waiter: _Waiter) -> None:
         waiter.waiting = False
@@ -725,6 +729,16 @@ class Space:
 
 _DONE = Done()
 _NOTHING = Nothing()
+
+
+def _no_order(variable: Variable, number: int) -> Failed | None:
+    """Why an iterator over the variable of that number cannot go on with this one."""
+    if number not in (0, variable.number):
+        return Failed("deleted", f"{variable.name} was deleted")
+    if variable.mode in (LIFO, MULTI):
+        text = f"{variable.name} is {variable.mode}: only fifo and single have an order"
+        return Failed("order", text)
+    return None
 
 
 def _no_workspace(which: str | int) -> Failed:

@@ -33,6 +33,8 @@ from sleighexec.errors import ProtocolError
 from sleighexec.messages import PICKLE, Payload
 
 HEADER = struct.Struct("!BBHIQQQ")
+SIZE = struct.Struct("!Q")
+SMALL = HEADER.size + SIZE.size  # bytes before the buffer of a frame that has but one and no head
 MAX_HEAD = 64 * 1024  # bytes of JSON
 MAX_DEPTH = 8  # lists in lists of a head; we need four
 MAX_FRAME = 2 * 1024**3  # bytes of all buffers of a frame
@@ -56,6 +58,7 @@ class _Form:
         rest: The other fields.
         defaults: What these are where a head does not say it.
         usual: The values of these for which the head is absent, None if there are none.
+        small: Whether its frame may be but header, size and buffer, as `_small_frame` makes it.
         checks: Whether a value may stand in one of these fields.
         rest_of: The values of these in a message, as a tuple.
         numbers_of: What travels as x and y.
@@ -69,6 +72,7 @@ class _Form:
         self.rest = tuple(name for name in fields if name not in (x, y, "values"))
         self.defaults = tuple(fields[name][1] for name in self.rest)
         self.usual = None if m.REQUIRED in self.defaults else self.defaults
+        self.small = self.values and self.usual is not None
         self.checks = tuple(_CHECKS[fields[name][0]] for name in self.rest)
         self.rest_of = _getter(attrgetter, self.rest)
         self.numbers_of: Callable[[Any], tuple[int, int]] = lambda message: (0, 0)
@@ -142,7 +146,7 @@ _form(14, m.Status)
 _form(15, m.Identify)
 _form(22, m.Again, "tag", "store")
 _form(16, m.Join, "pid")
-_form(17, m.Results)
+_form(17, m.Results, "ask", "count")
 _form(18, m.SetupFailed)
 _form(19, m.Report)
 _form(20, m.Lease, "size")
@@ -222,12 +226,15 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     flags, buffers = 0, []
     if form.values:
         values = message.values
-        for value in values:
-            buffers.append(value.head)
-            buffers.extend(value.buffers)
         if len(values) == 1 and values[0].kind == PICKLE and not values[0].summary:
-            flags = _PLAIN
+            flags, value = _PLAIN, values[0]
+            if not value.buffers and rest == form.usual and len(value.head) < JOIN:
+                return [_small_frame(form, tag, message, value.head)]
+            buffers = [value.head, *value.buffers]
         else:
+            for value in values:
+                buffers.append(value.head)
+                buffers.extend(value.buffers)
             rest += (tuple((1 + len(v.buffers), v.kind, v.summary) for v in values),)
     if rest == form.usual:
         head = b""
@@ -247,7 +254,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     try:
         header = HEADER.pack(form.code, flags, len(buffers), len(head), tag, x, y)
     except struct.error as error:
-        raise ProtocolError(f"a number of a {form.cls.__name__} does not fit: {error}") from None
+        raise _unfit(form, error) from None
     if not buffers:
         return [header + head]
     if put is not None and total >= SHARED:
@@ -257,6 +264,19 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     if total <= JOIN:
         return [b"".join((start, *buffers))]
     return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
+
+
+def _small_frame(form: _Form, tag: int, message: Message, data: Buffer) -> bytes:
+    """What `encode` gives for most messages: small calls, and what comes of them."""
+    try:
+        start = HEADER.pack(form.code, _PLAIN, 1, 0, tag, *form.numbers_of(message))
+    except struct.error as error:
+        raise _unfit(form, error) from None
+    return start + SIZE.pack(len(data)) + data
+
+
+def _unfit(form: _Form, error: struct.error) -> ProtocolError:
+    return ProtocolError(f"a number of a {form.cls.__name__} does not fit: {error}")
 
 
 def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
@@ -342,6 +362,17 @@ class Decoder:
             form = _BY_CODE.get(code)
             if form is None:
                 raise ProtocolError(f"unknown kind of frame: {code}")
+            if n_buffers == 1 and flags == _PLAIN and not head_size and form.small:
+                # What is not whole, or lies elsewhere, ends beyond what is here.
+                position = start + SMALL
+                if position <= self._filled:
+                    (size,) = SIZE.unpack_from(scratch, position - SIZE.size)
+                    end = position + size
+                    if end <= self._filled and size <= self._max_frame:
+                        value = Payload(bytes(scratch[position:end]))
+                        out.append((tag, form.cls(*form.arrange((x, y, (value,), *form.defaults)))))
+                        start = end
+                        continue
             if head_size > MAX_HEAD:
                 raise ProtocolError(f"head of {head_size} bytes is larger than {MAX_HEAD}")
             position = start + HEADER.size

@@ -179,7 +179,7 @@ class Worker:
 
     def __init__(self, sock: socket.socket, journal: Journal, owner: int | None = None) -> None:
         """`owner`: process id of the client, if we can reach its segments."""
-        self._connection = SocketConnection(sock, "executor", interruptible=False)
+        self._connection = SocketConnection(sock, "executor")
         self._connection.on_message = self._told
         self._shelf = None if owner is None else Shelf(owner)
         if self._shelf is not None:
@@ -347,7 +347,7 @@ class Worker:
                 return reply
             tag = connection.post(self._fetch(self._wanted(), None))
         else:
-            tag = self._flush(self._fetch(self._wanted(), None))
+            tag = self._flush(self._wanted())
         return self._wait(tag)
 
     def _wait(self, tag: int) -> Any:
@@ -546,30 +546,24 @@ class Worker:
 
     # ------------------------------------------------------------------ sending
 
-    def _flush(self, then: Fetch | None = None) -> int:
-        """Send the results of the journal, and a fetch in the same send; the fetch's tag."""
+    def _flush(self, count: int = 0) -> int:
+        """Send the results of the journal, and ask for so many calls with them; the tag of that."""
         with self._flushing:
             self._outbox.send()
-            self._close_run()
-            pieces: list[Any] = []
-            end, tag = self._end, 0
-            if end > self._sent:
-                if self._printed or sys.stdout is not self._stdout:
-                    self._printed = False
-                    with contextlib.suppress(Exception):  # a task may have closed or replaced them
-                        sys.stdout.flush()
-                        sys.stderr.flush()
-                data = self._journal[HEAD + self._sent : HEAD + end]
-                pieces += wire.encode(ONE_WAY, Results((Payload(data),)))
+            if self._in_run:
+                self._close_run()
+            end, tag = self._end, self._connection.next_tag() if count else 0
+            if end > self._sent and (self._printed or sys.stdout is not self._stdout):
+                self._printed = False
+                with contextlib.suppress(Exception):  # a task may have closed or replaced them
+                    sys.stdout.flush()
+                    sys.stderr.flush()
             if self._shelf is not None and self._shelf.back:
-                pieces += wire.encode(ONE_WAY, Release(*map(tuple, self._shelf.give_back())))
-            if then is not None:
-                tag = self._connection.next_tag()
-                pieces += wire.encode(tag, then)
-            if len(pieces) > 1 and sum(map(len, pieces)) <= wire.JOIN:
-                pieces = [b"".join(pieces)]
-            if pieces:
-                self._connection.send(pieces)
+                self._connection.post(Release(*map(tuple, self._shelf.give_back())), ONE_WAY)
+            if count or end > self._sent:
+                data = self._journal[HEAD + self._sent : HEAD + end]
+                # Not by shared memory: it stands in some already, and is soon read.
+                self._connection.send(wire.encode(ONE_WAY, Results((Payload(data),), tag, count)))
             self._sent = end
             if not self._running and self._end == end:
                 # They were sent: the journal may forget them.

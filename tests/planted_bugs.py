@@ -106,7 +106,7 @@ class LeavesTheTimedOutInLine(Space):
     """A request that was answered with Nothing still takes a value later."""
 
     def tick(self, now):
-        late = [waiter for at, _, waiter in self._deadlines if at <= now and waiter.waiting]
+        late = [waiter for at, _, waiter in self.deadlines if at <= now and waiter.waiting]
         effects = super().tick(now)
         for waiter in late:
             for line in waiter.lines:

@@ -415,7 +415,7 @@ def test_timeouts_at_a_variable_that_nobody_fills_leave_nothing_behind(house):
         assert len(house.space.tick(second + 0.5)) == 2
     variable = house.space.workspace(house.number).variables["never"]
     assert (len(variable.fetchers), len(variable.finders)) == (0, 0)
-    assert not house.space._deadlines
+    assert not house.space.deadlines
     assert not any(member.waiters for member in house.space._members.values())
 
 
@@ -424,7 +424,7 @@ def test_answered_requests_with_far_deadlines_do_not_pile_up(house):
     for _ in range(2000):
         house.wait("a", timeout=2e6)
         house.store(1)
-    assert len(house.space._deadlines) < 1000
+    assert len(house.space.deadlines) < 1000
 
 
 def test_a_timeout_that_is_not_a_number_does_not_stop_the_clock_for_others(house):

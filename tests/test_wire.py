@@ -299,10 +299,10 @@ def test_too_many_buffers_for_one_frame_are_refused_before_anything_is_sent():
 
 
 def test_a_message_beyond_the_limit_of_a_frame_is_refused(monkeypatch):
-    monkeypatch.setattr(wire, "MAX_FRAME", 1000)
-    assert encode(1, m.Results([Payload(bytes(1000))]))
+    monkeypatch.setattr(wire, "MAX_FRAME", 100_000)
+    assert encode(1, m.Results([Payload(bytes(100_000))]))
     with pytest.raises(ProtocolError, match="too large"):
-        encode(1, m.Results([Payload(bytes(1001))]))
+        encode(1, m.Results([Payload(bytes(100_001))]))
 
 
 @pytest.mark.parametrize(

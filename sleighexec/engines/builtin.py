@@ -71,7 +71,7 @@ from sleighexec.resources import Needs
 from sleighexec.server import Server
 from sleighexec.space import Loan, Space, Variable
 from sleighexec.task import Loss, Settings, Task, WorkerInfo
-from sleighexec.worker import mailbox
+from sleighexec.worker import TASKS, mailbox
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
@@ -313,8 +313,8 @@ class BuiltinEngine(Hosts):
             self.server.space.loan_count
             or self._lines.tasks.values
             or self.connection.waiting
-            or self._lines.any_ranked()
-        ) and all(worker.ready for worker in self._workers.values())
+            or (self._lines.ranked and self._lines.any_ranked())
+        ) and all([worker.ready for worker in self._workers.values()])
 
     def _check_open(self) -> None:
         if self.forked:
@@ -466,10 +466,13 @@ class BuiltinEngine(Hosts):
         if kind is Results:
             for payload in message.values:
                 self._answered(worker, payload)
+            if message.ask:
+                usual = mailbox(worker.rank), TASKS
+                number = self._lines.workspace.number
+                self._fetch(worker, message.ask, Fetch(number, usual, message.count, None, True))
         elif kind is Fetch and message.workspace == self._lines.workspace.number:
             worker.ready = True
-            if not self._killing and self.broken is None:
-                self._fetch(worker, tag, message)
+            self._fetch(worker, tag, message)
         elif kind is GiveBack and message.loan in (loan.number for loan in self._loans(worker)):
             if message.loan > worker.revoked:  # else it did not know yet
                 self._give_back(message.loan, message.count)
@@ -522,6 +525,8 @@ class BuiltinEngine(Hosts):
 
     def _fetch(self, worker: WorkerLink, tag: int, message: Fetch) -> None:
         """A worker asks for tasks: the next ones, or (with a timeout) those behind the present."""
+        if self._killing or self.broken is not None:
+            return
         if worker.draining or worker.told_to_leave or worker.rank not in self._places.wanted:
             if message.timeout is not None:
                 worker.connection.deliver(tag, Nothing())
@@ -616,7 +621,7 @@ class BuiltinEngine(Hosts):
         return pool.grants(worker.connection.number) if pool is not None else []
 
     def _answered(self, worker: WorkerLink, payload: Payload) -> None:
-        done, settled = worker.read(payload, self._loans(worker))
+        done, settled = worker.read(payload, list(self._loans(worker)))
         for loan, count in settled.items():
             self.server.space.settle(loan, count)
         if done:

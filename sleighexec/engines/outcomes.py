@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 from sleighexec import payload as pickling
@@ -15,7 +16,7 @@ log = logging.getLogger("sleighexec")
 output_log = logging.getLogger("sleighexec.output")
 
 # Who waits, for which of its calls, and the record that came: flag, bytes (or values), buffers.
-Outcome = tuple[Sink, int, int, Any, list[Any]]
+Outcome = tuple[Sink, int, int, Any, Sequence[Any]]
 
 
 def deliver(done: list[Outcome]) -> None:

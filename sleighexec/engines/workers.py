@@ -19,6 +19,8 @@ from sleighexec.messages import Payload
 from sleighexec.space import Loan
 from sleighexec.task import BATCH_BYTES, Task
 
+_NOTHING: tuple[int, Task | None] = (0, None)
+
 
 class WorkerLink:
     """A worker as the engine sees it: starting ──its first Fetch──▶ ready ──Exited──▶ forgotten."""
@@ -93,7 +95,7 @@ class WorkerLink:
                 kind = definition.key, call.form, places, limits
                 groups.append((*kind, list(items)))
         payload = pickling.pack((news, groups, more, [tuple(place) for place in grants]))
-        if payload.size_bytes > wire.MAX_FRAME:
+        if payload.buffers and payload.size_bytes > wire.MAX_FRAME:
             raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return payload, sent, limited
 
@@ -102,29 +104,35 @@ class WorkerLink:
 
         Returns also how many values of which loan are done with.
         """
-        waiting = ((loan.number, task) for loan in tuple(loans) for task in (*loan.values,))
-        loan, task = next(waiting, (0, None))
+        lent = ((loan.number, task) for loan in loans for task in (*loan.values,))
+        loan, task = next(lent, _NOTHING)
         settled: dict[int, int] = {}
         done: list[Outcome] = []
         for number, flag, data, buffers in pickling.outcomes(payload):
+            left = 1
             if flag == pickling.RUN:
-                data = data[max(self.answered + 1 - number, 0) :]  # the others stood in the journal
+                if number <= self.answered:  # these stood in the journal
+                    data = data[self.answered + 1 - number :]
+                left = len(data)
             elif number <= self.answered:
                 continue
             elif flag == pickling.PRINTED:
                 if task is not None:
                     task.printed(bytes(data))
                 continue
-            left = len(data) if flag == pickling.RUN else 1
             while left and task is not None:
                 sink, index, count, complete = task.advance(left)
                 self.answered += count
-                part = data[-left : len(data) - left + count] if flag == pickling.RUN else data
+                part = data
+                if count < left:
+                    part = data[-left : count - left]
+                elif flag == pickling.RUN and count < len(data):
+                    part = data[-left:]
                 done.append((sink, index, flag, part, buffers))
                 left -= count
                 if complete:
                     settled[loan] = settled.get(loan, 0) + 1
-                    loan, task = next(waiting, (0, None))
+                    loan, task = next(lent, _NOTHING)
         return done, settled
 
 
