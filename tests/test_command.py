@@ -452,3 +452,23 @@ def _spec_of(name: str) -> object:
 def test_what_is_carried_is_text_of_three_packages() -> None:
     assert len(boot.carried()) < 400_000
     assert boot.carried()[:10].isdigit()
+
+
+def test_what_is_lost_with_an_agent_is_not_given_to_another_worker_of_it(tmp_path: Path) -> None:
+    """Else one death costs a call as many tries as there were idle workers."""
+
+    def wait_once(flag: Path) -> str:
+        if not flag.exists():
+            flag.touch()
+            time.sleep(60)
+        return "done"
+
+    place = Command("{agent}", name="here", workers=4)
+    with SleighExecutor(launcher=place, retries=1) as executor:
+        for number in range(3):
+            [agent] = set(executor.eachWorker(os.getppid))  # so all of them are there, and idle
+            flag = tmp_path / str(number)
+            future = executor.submit(wait_once, flag)
+            wait_for(flag.exists, "it does not begin")
+            os.kill(agent, signal.SIGKILL)
+            assert future.result(PATIENCE) == "done"

@@ -525,7 +525,7 @@ class BuiltinEngine(Hosts):
 
     def _fetch(self, worker: WorkerLink, tag: int, message: Fetch) -> None:
         """A worker asks for tasks: the next ones, or (with a timeout) those behind the present."""
-        if self._killing or self.broken is not None:
+        if self._killing or self.broken is not None or worker.gone:
             return
         if worker.draining or worker.told_to_leave or worker.rank not in self._places.wanted:
             if message.timeout is not None:
@@ -748,6 +748,8 @@ class BuiltinEngine(Hosts):
             self._break(f"no worker could be started: the launched command {end}", None)
         for worker in mine:
             worker.gone = True  # its death is no business of the agent that comes next
+            # What one of them loses is not for another of them.
+            self.server.space.leave_line(worker.connection, self._lines.workspace)
         for worker in mine:
             self.server.drain(worker.connection)
             loss = Loss(*worker.whereabouts(), None, host_lost=reason, excused=excused)
