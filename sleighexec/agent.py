@@ -30,7 +30,9 @@ from typing import Any, NoReturn
 
 from sleighexec import payload as pickling
 from sleighexec import wire
+from sleighexec.depot import Depot
 from sleighexec.messages import (
+    Attach,
     Exited,
     Halted,
     KillCall,
@@ -89,6 +91,7 @@ class Agent:
         self._decoder = wire.Decoder()
         self._descriptors: deque[int] = deque()  # came with Start messages, in their order
         self._children: dict[int, _Child] = {}  # by pid
+        self._depot: Depot | None = None  # what is kept here for all of them
         self._unwritten: deque[bytes] = deque()  # stderr of workers on its way to ours
         self._forked = 0  # workers so far
         self._pause = PARENT_CHECK  # seconds between looks at who must be ended
@@ -160,6 +163,9 @@ class Agent:
     def _do(self, message: Any) -> Worker | None:
         if type(message) is Start:
             return self._fork(message, self._descriptors.popleft())
+        if type(message) is Attach and self._depot is not None:
+            stream = self._depot.attach(self._descriptors.popleft())
+            self._selector.register(stream, selectors.EVENT_READ, self._hear_constants)
         if type(message) is Signal:
             for child in list(self._children.values()):
                 if message.worker in (0, child.number):
@@ -174,6 +180,13 @@ class Agent:
         elif type(message) is StopAgent:
             self._stopping = True
         return None
+
+    def _hear_constants(self) -> None:
+        assert self._depot is not None
+        with contextlib.suppress(ConnectionError):
+            if self._depot.hear():
+                return
+        self.die()  # it ends with our client
 
     def _signal(self, child: _Child, number: int) -> None:
         if number == signal.SIGKILL:
@@ -297,6 +310,10 @@ class Agent:
                 pickling._cloudpickle()
         gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
         journal, setup = Journal(), json.loads(start.setup)
+        if setup["depot"]:
+            with contextlib.suppress(OSError, AttributeError):  # only Linux has such memory
+                self._depot = self._depot or Depot()
+            setup["depot"] = None if self._depot is None else self._depot.probe()
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -322,6 +339,8 @@ class Agent:
         for child in self._children.values():
             os.close(child.stderr)
             child.journal.memory.close()
+        if self._depot is not None:
+            self._depot.forget()
 
     def _tell(self, message: Any) -> None:
         try:
@@ -481,9 +500,13 @@ def _begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal
         os.chdir(setup["cwd"])
     faulthandler.enable(file=2)
     faulthandler.register(DUMP, file=2)
-    memory = setup["memory"]
-    shared = memory[0] if memory is not None and reachable(*memory) else None
-    return Worker(socket.socket(fileno=descriptor), journal, shared)
+    owner, keeper = map(_reached, (setup["memory"], setup["depot"]))
+    return Worker(socket.socket(fileno=descriptor), journal, owner, keeper)
+
+
+def _reached(memory: list[Any] | None) -> int | None:
+    """The process id of an owner of segments, if we can have them."""
+    return memory[0] if memory and reachable(*memory) else None
 
 
 def _share_cpus(threads: int | None, beside: int) -> None:

@@ -26,7 +26,7 @@ from sleighexec.each import EachCalls, Pending
 from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
-from sleighexec.functions import Definition, FunctionTable, GlobalValue, named
+from sleighexec.functions import Definition, FunctionTable, GlobalValue, constant, named
 from sleighexec.future import Chunk, Group, SleighFuture
 from sleighexec.launchers.base import Launcher, is_remote
 from sleighexec.mapping import MapJob, results
@@ -179,7 +179,8 @@ class SleighExecutor(EachCalls, Executor):
         self._functions = FunctionTable(self._module_path())
         prepared: Prepared | None = None
         if initializer is not None:
-            prepared = self._functions.dumps_call(((initializer, *initargs), {}))
+            payload, needs = self._functions.dumps_call(((initializer, *initargs), {}))
+            prepared = constant(payload), needs
         server = None if workspace is None else self._on_server(workspace, launchers)
         if engine is not None:
             kind: Any = _dask_engine()
@@ -384,7 +385,7 @@ class SleighExecutor(EachCalls, Executor):
             )
         engine, apply = self._engine, self._functions.apply_as(fn)
         payload, needs = self._functions.dumps_call(((fn, *args), {}))
-        item = _fitting(payload)
+        item = constant(_fitting(payload))
         futures = [
             SleighFuture(engine, apply, needs, PICKLED, item, settings, group)
             for _ in range(engine.max_workers)
@@ -400,10 +401,10 @@ class SleighExecutor(EachCalls, Executor):
     def share(self, value: object) -> Shared:
         """A handle that any call of this executor takes in place of `value`.
 
-        The value, as it is now, travels once to each worker that needs it, however many calls have
-        the handle among their arguments. They get the value itself: on one worker all the same one,
-        with arrays that are read-only. Workers forget it, at their next call, when neither the
-        handle nor a call that has it exists any more.
+        The value, as it is now, travels once to each worker that needs it, or once to all those of
+        another machine, however many calls have the handle among their arguments. They get the
+        value itself: on one worker all the same one, with arrays that are read-only. Workers forget
+        it, at their next call, when neither the handle nor a call that has it exists any more.
 
         Raises:
             Exception: Whatever pickling the value raises.

@@ -24,6 +24,7 @@ from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec.messages import Payload
+from sleighexec.payload import SHARED
 
 MAX_NAMES = 1000  # of functions that travel with their calls; more have no name in messages
 BIG = 1024 * 1024  # bytes from which what all calls of an eachElem have is sent once to a worker
@@ -35,6 +36,17 @@ CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws"
 _MISSING = object()
 _SYS_PATH = (0, "sys.path")  # the namespace key under which the caller's sys.path travels
 _STABLE = frozenset({*pickling.SIMPLE, types.ModuleType, types.BuiltinFunctionType})
+
+
+class Constant(Payload):
+    """What each worker needs once, the same for all: another machine may get it once for all."""
+
+    __slots__ = ("__weakref__",)
+
+
+def constant(payload: Payload) -> Constant:
+    """A payload as such a one."""
+    return Constant(payload.head, payload.buffers, payload.kind)
 
 
 class GlobalValue:
@@ -208,8 +220,8 @@ class FunctionTable:
     ) -> pickling.Shared:
         name = str(next(self._versions))
         # What becomes of the value's own buffers later does not matter.
-        payload = Payload(payload.head, [self.keep(buffer) for buffer in payload.buffers])
-        sent = SharedValue(pickling.SHARED, name, 1, payload)
+        payload = Constant(payload.head, [self.keep(buffer) for buffer in payload.buffers])
+        sent = SharedValue(SHARED, name, 1, payload)
         weakref.finalize(sent, self.forgotten.append, name).atexit = False
         return pickling.Shared(value, (*needs, sent))
 
@@ -229,7 +241,7 @@ class FunctionTable:
             key = next(self._keys)
         needs = self._needs(watched)
         name = getattr(function, "__qualname__", repr(function))
-        definition = Definition(key, name, payload, needs, places_of(needs))
+        definition = Definition(key, name, constant(payload), needs, places_of(needs))
         if len(self._entries) >= KEPT:
             self._entries.clear()
         self._entries[function] = _Entry(definition, fingerprint, watched)
@@ -269,7 +281,7 @@ class FunctionTable:
         if known is not None and known.print_ == fingerprint:
             sent = known.sent
         else:
-            sent = GlobalValue(key, name, next(self._versions), payload)
+            sent = GlobalValue(key, name, next(self._versions), constant(payload))
         known = _Global(value, _is_stable(value), fingerprint, sent, inner)
         self._globals[key, name] = known
         return known
@@ -309,6 +321,7 @@ class Known:
         self._functions: dict[int, None] = {}
         self._globals: dict[tuple[pickling.NamespaceKey, str], int] = {}
         self._forgotten, self._forgot = table.forgotten, len(table.forgotten)
+        self.carry = carried  # how a payload travels to it: head and buffers, for `pack`
 
     def news(self, definition: Definition | None, needs: tuple[GlobalValue, ...]) -> list[Any]:
         """What must be sent along before a call, in the form that `Learned.learn` takes."""
@@ -320,18 +333,16 @@ class Known:
         while self._forgot < len(self._forgotten):
             name = self._forgotten[self._forgot]
             self._forgot += 1
-            if self._globals.pop((pickling.SHARED, name), None) is not None:
-                out.append((pickling.SHARED, name, None, []))
+            if self._globals.pop((SHARED, name), None) is not None:
+                out.append((SHARED, name, None, []))
         for each in (definition.needs if definition is not None else ()) + needs:
             place = (each.namespace, each.name)
             if self._globals.get(place) != each.version:
                 self._globals[place] = each.version
-                data = each.payload
-                out.append((each.namespace, each.name, pickling.carried(data.head), _wrapped(data)))
+                out.append((each.namespace, each.name, *self.carry(each.payload)))
         if definition is not None and definition.key and definition.key not in self._functions:
             self._functions[definition.key] = None
-            data = definition.payload
-            out.append((definition.key, None, pickling.carried(data.head), _wrapped(data)))
+            out.append((definition.key, None, *self.carry(definition.payload)))
         return out
 
     def forget_old(self) -> None:
@@ -347,13 +358,15 @@ class Learned:
         self._functions: dict[int, Any] = {0: apply}
         self.failed: dict[tuple[pickling.NamespaceKey, str], BaseException] = {}
         self.own_path: list[str] | None = None  # sys.path of a worker on another machine
+        self.constants: Any = None  # …and what its machine has for it: see depot.Constants
 
     def learn(self, news: list[Any]) -> None:
         """Take in what came along with calls; what cannot be rebuilt fails those that use it."""
         self._forget_old()
         for target, detail, head, buffers in news:
+            self.await_constant(head)
             if isinstance(target, int):
-                self._functions[target] = _Unread(Payload(head, buffers))
+                self._functions[target] = _Unread(head, buffers)
                 continue
             place = (tuple(target), detail)
             if detail in CLASSIC_NAMES:
@@ -362,10 +375,8 @@ class Learned:
             if head is None:
                 pickling.namespace(place[0]).pop(detail, None)
                 continue
-            if place[0] == pickling.SHARED:  # all calls get the same one
-                buffers = [memoryview(buffer).toreadonly() for buffer in buffers]
             try:
-                value = pickling.loads(Payload(head, buffers))
+                value = pickling.loads(self.payload(head, buffers, common=place[0] == SHARED))
             except BaseException as error:  # user code may raise anything while unpickling
                 self.failed[place] = error
                 continue
@@ -386,8 +397,27 @@ class Learned:
         """
         function = self._functions[key]
         if type(function) is _Unread:
-            function = self._functions[key] = pickling.loads(function.payload)
+            payload = self.payload(function.head, function.buffers, common=True)
+            function = self._functions[key] = pickling.loads(payload)
         return function
+
+    def await_constant(self, head: Any) -> None:
+        """Wait until it is known where this is, if that is not said here.
+
+        Raises:
+            ConnectionLostError: Nobody will say it any more.
+        """
+        if type(head) is tuple:
+            self.constants.wait(head)
+
+    def payload(self, head: Any, buffers: list[Any], *, common: bool = False) -> Payload:
+        """What has come in the form of `Known.carry`. `common`: all calls get the same one."""
+        if type(head) is tuple:
+            payload: Payload = self.constants.payload(head, buffers, common=common)
+            return payload
+        if common:
+            buffers = [memoryview(buffer).toreadonly() for buffer in buffers]
+        return Payload(head, buffers)
 
     def check(self, places: Places) -> None:
         """Raise what unpickling one of these globals raised, if one could not be rebuilt."""
@@ -401,8 +431,8 @@ class Learned:
 
 
 class _Unread:
-    def __init__(self, payload: Payload) -> None:
-        self.payload = payload
+    def __init__(self, head: Any, buffers: list[Any]) -> None:
+        self.head, self.buffers = head, buffers
 
 
 def apply(function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -435,8 +465,9 @@ def _fill(head: Any, buffers: list[Any], places: list[int | str], values: list[A
     return tuple(args), kwargs
 
 
-def _wrapped(payload: Payload) -> list[Any]:
-    return [pickling.carried(buffer) for buffer in payload.buffers]
+def carried(payload: Payload) -> tuple[Any, list[Any]]:
+    """A payload on its way into `payload.pack`."""
+    return pickling.carried(payload.head), [pickling.carried(each) for each in payload.buffers]
 
 
 def _is_plain(function: types.FunctionType) -> bool:

@@ -485,6 +485,34 @@ class Moved(Message):
         self.worker = worker
 
 
+class Attach(Message):
+    """From now on constants come over the descriptor that comes along, as the next three do."""
+
+
+class Keep(Message):
+    """Keep these bytes for your workers, under a number of the client's. The answer: a Kept."""
+
+    def __init__(self, number: int, values: Sequence[Payload] = ()) -> None:
+        self.number, self.values = number, values
+
+
+class Kept(Message):
+    """Where a constant lies: a `segments.Place`, or nothing if there was no room for it.
+
+    The client passes it on to workers that wait for it; with the constant, if it lies nowhere.
+    """
+
+    def __init__(self, number: int, place: tuple[int, ...], values: Sequence[Payload] = ()) -> None:
+        self.number, self.place, self.values = number, place, values
+
+
+class Forget(Message):
+    """The constants of these numbers are not needed any more."""
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        self.numbers = numbers
+
+
 class Leaving(Message):
     """From an agent: its workers are to leave after their present calls, and it with them."""
 

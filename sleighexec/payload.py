@@ -162,8 +162,8 @@ SHARED: NamespaceKey = (-1, "shared")  # where a worker keeps the values of Shar
 class Shared:
     """Stands for an object in the arguments of calls; made by `SleighExecutor.share`.
 
-    The object travels once to each worker that needs it, and the call gets it in the handle's
-    place: all calls on a worker get the same one, and its arrays are read-only.
+    The object travels once to each worker that needs it, or to its machine, and the call gets it
+    in the handle's place: all calls on a worker get the same one, and its arrays are read-only.
     """
 
     __slots__ = ("_needs", "value")

@@ -38,6 +38,7 @@ FREE_LIMIT = 256 * 1024**2  # bytes of those that are free; the oldest go first
 MAX_SEGMENTS = 64  # of a pool: each takes two descriptors, its own and that of its mapping
 MAX_GRANTS = 4  # segments that a user has for its next results
 SEEN_LIMIT = 1024  # sizes that are remembered
+ALIGNED = 64  # bytes: where a buffer begins is a multiple of it
 NONCE = 16  # bytes by which a user makes sure that it sees the owner's memory
 
 _PLACE = struct.Struct("!QIQBQQ")
@@ -131,9 +132,9 @@ class Pool:
         """Copy a buffer into a segment for this user; None: it is to go in another way."""
         if self.closed:
             return None
-        constant = getattr(_exporter(view), "sleighexec_place", None)
+        constant = place_of(view)
         if constant is not None and constant.number in self._constants:
-            return constant  # type: ignore[no-any-return]
+            return constant
         segment = self._take(view.nbytes, None)
         if segment is None:
             return None
@@ -202,21 +203,30 @@ class Pool:
 
     # ------------------------------------------------------------------ constants
 
-    def keep(self, data: Any) -> memoryview | None:
-        """A copy of a buffer that any number of users can read where it is; None: there is none."""
-        view = memoryview(data).cast("B")
+    def keep(self, *data: Any) -> memoryview | None:
+        """A copy of buffers that any number of users can read where it is; None: there is none.
+
+        Several lie behind each other, as `spread` says. They are kept as long as what is returned.
+        """
+        views = [memoryview(each).cast("B") for each in data]
+        starts, size = spread([view.nbytes for view in views])
         self._collect()
         segment = None
-        if view.nbytes >= LEAST and not self.closed:
-            segment = self._make(_rounded(view.nbytes), CONSTANT)
+        if size >= LEAST and not self.closed:
+            segment = self._make(_rounded(size), CONSTANT)
         if segment is None:
             return None
-        segment.mapping[: view.nbytes] = view
+        for start, view in zip(starts, views):
+            segment.mapping[start : start + view.nbytes] = view
         self._constants[segment.number] = segment
-        kept, exporter = _buffer(segment.mapping, view.nbytes)
-        exporter.sleighexec_place = segment.place(view.nbytes)
+        kept, exporter = _buffer(segment.mapping, size)
+        exporter.sleighexec_place = segment.place(size)
         self._ours[segment.number] = segment, _watch(exporter, segment.number, self._back)
         return kept.toreadonly()
+
+    def tidy(self) -> None:
+        """Let go of constants that nobody keeps any more: now, and not when more is wanted."""
+        self._collect()
 
     # ------------------------------------------------------------------ making and forgetting
 
@@ -328,6 +338,14 @@ class Shelf:
         self._out[place.number] = _watch(exporter, place.number, self.back)
         return view
 
+    def own(self, place: Place) -> memoryview:
+        """A constant as if it were ours alone: what we write there nobody else sees.
+
+        Raises:
+            OSError: The owner has dropped it, or is gone.
+        """
+        return memoryview(self._open(place, writable=True, private=True))[: place.size]
+
     def grant(self, places: Iterable[Place]) -> None:
         """The owner lends these for results."""
         self._granted += places
@@ -365,13 +383,13 @@ class Shelf:
         self._mappings[place.number] = mapping  # the one that was used last is the last one
         return mapping
 
-    def _open(self, place: Place, *, writable: bool) -> mmap.mmap:
-        flags = os.O_RDWR if writable else os.O_RDONLY
+    def _open(self, place: Place, *, writable: bool, private: bool = False) -> mmap.mmap:
+        flags = os.O_RDWR if writable and not private else os.O_RDONLY
         descriptor = os.open(f"/proc/{self._owner}/fd/{place.descriptor}", flags | os.O_CLOEXEC)
         try:
             if os.fstat(descriptor).st_ino != place.inode:
                 raise FileNotFoundError(f"segment {place.number} is not there any more")
-            return _mapped(descriptor, place.capacity, writable=writable)
+            return _mapped(descriptor, place.capacity, writable=writable, private=private)
         finally:
             os.close(descriptor)
 
@@ -407,6 +425,20 @@ def _buffer(mapping: mmap.mmap, size: int) -> tuple[memoryview, Any]:
     return memoryview(exporter).cast("B"), exporter
 
 
+def spread(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Where buffers of these sizes begin that lie behind each other, and where the last ends."""
+    starts, end = [], 0
+    for size in sizes:
+        starts.append(-(-end // ALIGNED) * ALIGNED)
+        end = starts[-1] + size
+    return starts, end
+
+
+def place_of(view: memoryview) -> Place | None:
+    """Where a constant lies; None: it is none."""
+    return getattr(_exporter(view), "sleighexec_place", None)
+
+
 def _exporter(view: Any) -> Any:
     """What a memoryview, of a memoryview, shows in the end."""
     while type(view) is memoryview:
@@ -414,8 +446,10 @@ def _exporter(view: Any) -> Any:
     return view
 
 
-def _mapped(descriptor: int, size: int, *, writable: bool = True) -> mmap.mmap:
-    flags = mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
+def _mapped(
+    descriptor: int, size: int, *, writable: bool = True, private: bool = False
+) -> mmap.mmap:
+    flags = mmap.MAP_PRIVATE if private else mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)
     protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
     more: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
     return mmap.mmap(descriptor, size, flags=flags, prot=protection, **more)

@@ -172,6 +172,10 @@ _form(70, m.Watch)
 _form(71, m.Halted, "worker", "begun")
 _form(72, m.Moved, "worker")
 _form(73, m.Leaving)
+_form(74, m.Attach)
+_form(75, m.Keep, "number")
+_form(76, m.Kept, "number")
+_form(77, m.Forget)
 
 _PLAIN = 1  # flag: all buffers belong to one pickled value without a summary
 

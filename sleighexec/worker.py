@@ -35,12 +35,14 @@ from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.access import embedded
 from sleighexec.client import ONE_WAY, SocketConnection
+from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError, RemoteError
 from sleighexec.functions import CLASSIC_NAMES, Learned, apply
 from sleighexec.messages import (
     Fetch,
     GiveBack,
     Join,
+    Kept,
     Lease,
     Leased,
     Leave,
@@ -177,8 +179,17 @@ class Journal:
 class Worker:
     """Runs calls until it is told to leave."""
 
-    def __init__(self, sock: socket.socket, journal: Journal, owner: int | None = None) -> None:
-        """`owner`: process id of the client, if we can reach its segments."""
+    def __init__(
+        self,
+        sock: socket.socket,
+        journal: Journal,
+        owner: int | None = None,
+        keeper: int | None = None,
+    ) -> None:
+        """`owner`: process id of the client, if we can reach its segments; `keeper`: of the agent.
+
+        The agent has a depot then: see depot.py.
+        """
         self._connection = SocketConnection(sock, "executor")
         self._connection.on_message = self._told
         self._shelf = None if owner is None else Shelf(owner)
@@ -189,6 +200,9 @@ class Worker:
         self._revoked = Revoked(0, 0, 0)  # the latest of them
         self._halt = 0  # the number of that which the main thread has gone by
         self._learned = Learned()
+        if keeper is not None:
+            wait_for = partial(self._connection.wait, ONE_WAY)
+            self._learned.constants = Constants(keeper, wait_for)
         self._groups: deque[_Group] = deque()  # what is lined up
         self._news: deque[list[Any]] = deque()  # from the helper, for the main thread to learn
         self._leaving = False
@@ -223,7 +237,7 @@ class Worker:
         connection = self._connection
         try:
             python = ".".join(map(str, sys.version_info[:3]))
-            shares = self._shelf is not None
+            shares = self._shelf is not None or self._learned.constants is not None
             tag = connection.post(Join(os.getpid(), os.uname().nodename, os.name, python, shares))
             welcome = connection.wait(tag, self._told_to_leave)
             if not isinstance(welcome, Welcome) or not self._prepare(welcome):
@@ -283,7 +297,8 @@ class Worker:
         try:
             for news, head, buffers in setup["calls"]:
                 self._learned.learn(news)
-                args, kwargs = pickling.loads(Payload(head, buffers))
+                self._learned.await_constant(head)
+                args, kwargs = pickling.loads(self._learned.payload(head, buffers))
                 apply(*args, **kwargs)
         except BaseException as error:
             import logging
@@ -303,6 +318,8 @@ class Worker:
             self._leaving = True
         elif type(message) is Revoked:
             self._revoked = message
+        elif type(message) is Kept:
+            self._learned.constants.told(message)
 
     # ------------------------------------------------------------------ fetch, run, store
 
@@ -377,6 +394,9 @@ class Worker:
         while self._news:
             self._learned.learn(self._news.popleft())
         for key, form, places, limits, items in groups if batch.loan > self._revoked.loan else ():
+            if form and self._learned.constants is not None:
+                for head, _ in items:
+                    self._learned.await_constant(head)
             self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
         return bool(more)
 
@@ -399,6 +419,7 @@ class Worker:
         words, halt = self._words, self._halt
         words[LOAN] = group.loan
         function: Any = None
+        whole = self._learned.payload
         while True:
             try:
                 item = pop()
@@ -419,7 +440,7 @@ class Worker:
                 if limits is not None:  # from here on: loading its module does not count
                     limit(memory, SHELL.size, _deadline(limits[0]), limits[1])
                 if form:
-                    item = _arguments(item)
+                    item = _arguments(item, whole)
                     result = function(*item[0], **item[1])
                 else:
                     result = function(*item)
@@ -768,9 +789,9 @@ class _BadArguments(Exception):
     """The arguments of a call could not be unpickled; the reason is the cause."""
 
 
-def _arguments(item: Any) -> Any:
+def _arguments(item: Any, whole: Callable[..., Payload] = Payload) -> Any:
     try:
-        return pickling.loads(Payload(*item))
+        return pickling.loads(whole(*item))
     except BaseException as error:
         raise _BadArguments from error
 

@@ -157,6 +157,10 @@ class Host:
                 found[pid] = data.replace(b"\0", b" ").decode("utf-8", "replace")
         return found
 
+    def received(self) -> int:
+        """How many bytes its cable has brought it."""
+        return int(Path(f"/sys/class/net/{self._link}a/statistics/tx_bytes").read_text())
+
     def rekey(self) -> None:
         """Give it a new host key; a running sshd has to be started anew."""
         for path in self.folder.glob("host_key*"):

@@ -141,6 +141,25 @@ def test_sixteen_workers_on_one_host_need_one_session(hosts: Hosts) -> None:
 
 
 @real
+def test_a_big_constant_is_sent_once_to_a_host(hosts: Hosts) -> None:
+    data = os.urandom(8_000_000)
+    with SleighExecutor(launcher=SSH("hippo", workers=4), retries=3) as executor:
+        executor.eachWorker(abs, -1)  # all of them are there
+        handle = executor.share(data)
+        for _ in range(2):
+            before = hosts["hippo"].received()
+            assert executor.eachWorker(lambda data: data[-9:], handle) == [data[-9:]] * 4
+            assert hosts["hippo"].received() - before < 1.5 * len(data)
+            # Who comes again has lost it.
+            agents = executor.eachWorker(os.getppid)
+            hosts["hippo"].drop_ssh()
+            futures = [executor.submit(len, handle) for _ in range(20)]
+            assert [future.result(PATIENCE) for future in futures] == [len(data)] * 20
+            assert set(agents).isdisjoint(executor.eachWorker(os.getppid))
+            handle = executor.share(data)
+
+
+@real
 def test_a_host_behind_another_is_reached_through_it(hosts: Hosts) -> None:
     with SleighExecutor(nodes=["inner"]) as executor:
         assert executor.submit(gethostname).result(PATIENCE) == "hippo"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -58,6 +59,21 @@ def test_a_host_joins_and_is_lost_when_its_cable_is_cut(hippo: Host) -> None:
             machine.communicate(timeout=PATIENCE)
             assert machine.returncode == 1
         assert executor.eachWorker(gethostname) == [gethostname()]
+
+
+def test_a_big_constant_is_sent_once_to_a_host_that_has_joined(hippo: Host) -> None:
+    data = os.urandom(8_000_000)
+    with SleighExecutor(1) as executor:
+        url = executor.listen(f"{hippo.client_address}:0")
+        words = sys.executable, "-m", "sleighexec", "worker", url, "--workers", "4"
+        with on(hippo, *words) as machine:
+            wait_for(lambda: executor.worker_count == 5, "it does not join", PATIENCE)
+            executor.eachWorker(abs, -1)
+            handle, before = executor.share(data), hippo.received()
+            assert executor.eachWorker(lambda data: data[-9:], handle) == [data[-9:]] * 5
+            assert hippo.received() - before < 1.5 * len(data)
+            machine.terminate()
+            machine.communicate(timeout=PATIENCE)
 
 
 def _stay(home: str) -> str:

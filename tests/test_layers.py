@@ -56,6 +56,7 @@ LADDER = [
     "relay",
     "shipped",
     "records",
+    "depot",
     "worker",
     "agent",
     "outpost",

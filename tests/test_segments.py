@@ -109,6 +109,37 @@ def test_nobody_can_show_a_segment_that_he_was_not_lent(pool: Pool) -> None:
     assert put(pool, LEAST, 2).number != place.number
 
 
+def test_buffers_that_are_kept_together_lie_behind_each_other(pool: Pool) -> None:
+    sizes = [5, 0, LEAST, 64, 3 * LEAST + 1]
+    data = [bytes([number]) * size for number, size in enumerate(sizes, 1)]
+    kept = pool.keep(*data)
+    assert kept is not None
+    starts, end = seg.spread(sizes)
+    assert all(start % seg.ALIGNED == 0 for start in starts)
+    assert len(kept) == end
+    place = seg.place_of(kept)
+    assert place is not None
+    seen = Shelf(os.getpid()).buffer(place)
+    assert [bytes(seen[s : s + n]) for s, n in zip(starts, sizes)] == data
+    assert seen.readonly
+
+
+def test_a_constant_of_ones_own_is_written_to_unseen_until_its_owner_drops_it(pool: Pool) -> None:
+    kept = pool.keep(filled(LEAST, 7))
+    assert kept is not None
+    place = seg.place_of(kept)
+    assert place is not None
+    shelf = Shelf(os.getpid())
+    own, common, other = shelf.own(place), shelf.buffer(place), shelf.own(place)
+    own[:] = filled(LEAST, 1)
+    assert {bytes(view) for view in (kept, common, other)} == {bytes([7]) * LEAST}
+    del kept
+    pool.tidy()
+    assert other[0] == 7
+    with pytest.raises(FileNotFoundError):
+        shelf.own(place)
+
+
 def test_the_segments_of_a_lost_user_are_used_no_more(pool: Pool) -> None:
     place = put(pool, LEAST, 1)
     left_behind = Shelf(os.getpid()).buffer(place)

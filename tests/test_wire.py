@@ -49,6 +49,7 @@ FIELDS = {  # what a field of this name or this type may hold
     "lost_to": st.none() | TEXTS,
     "place": st.lists(UNSIGNED, max_size=6).map(tuple),
     "sound": st.lists(UNSIGNED, max_size=3).map(tuple),
+    "numbers": st.lists(UNSIGNED, max_size=3).map(tuple),
     "spoilt": st.lists(UNSIGNED, max_size=3).map(tuple),
     "keep": st.none() | st.integers(1, 2**40),
     "status": st.integers(-64, 255),
@@ -164,7 +165,8 @@ def test_every_message_has_a_form():
     others = {m.Join, m.Welcome, m.Results, m.SetupFailed, m.Leave, m.Need, m.Report, m.Revoked}
     others |= {m.Lease, m.Leased, m.Release, m.Identify, m.Again}
     agents = {m.Start, m.Started, m.Signal, m.KillCall, m.Exited, m.StopAgent, m.Watch}
-    assert set(CLASSES) == requests | others | agents | {m.Halted, m.Moved, m.Leaving}
+    agents |= {m.Halted, m.Moved, m.Leaving, m.Attach, m.Keep, m.Kept, m.Forget}
+    assert set(CLASSES) == requests | others | agents
 
 
 def test_no_two_messages_have_the_same_code():
@@ -190,7 +192,7 @@ def test_a_message_of_usual_fields_comes_back_as_it_was(cls):
     usual = {"int": 1, "bool": True, "float": 0.5}
     required = {name: kind for name, (kind, default) in cls.fields().items() if default is REQUIRED}
     given_ = {name: usual.get(kind, "x") for name, kind in required.items()}
-    rows = ("values", "variables", "rows", "place", "sound")
+    rows = ("values", "variables", "rows", "place", "sound", "numbers")
     given_.update({name: () for name in rows if name in given_})
     message = cls(**given_)
     [(_, its)] = decode(frame(1, message))

@@ -14,14 +14,17 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sleighexec import wire
 from sleighexec.connections import Connection
 from sleighexec.errors import HostError
 from sleighexec.launchers.base import Handle, Launcher, RemoteLauncher
-from sleighexec.messages import KillCall, Signal, Start, StopAgent, Watch
+from sleighexec.messages import Attach, KillCall, Signal, Start, StopAgent, Watch
 from sleighexec.server import Server
+
+if TYPE_CHECKING:
+    from sleighexec.engines.depots import DepotLink
 
 LAUNCH_SECONDS = 60.0  # for a launched agent to answer
 LEAST_PAUSE, MOST_PAUSE = 0.01, 0.5  # seconds between its looks at calls with limits
@@ -70,6 +73,8 @@ class AgentLink:
         # While the agent comes up: at interpreter exit it would be too late to import this.
         import sleighexec.broken  # noqa: F401
 
+        self._server = server
+        self._depot: DepotLink | None = None
         self.draining = False  # its workers are to leave, and then it ends
         self.drain_at: float | None = None  # when that is to be
         self._lifetime: float | None = getattr(launcher, "lifetime", None)
@@ -103,7 +108,8 @@ class AgentLink:
 
         `setup`: "threads" for numerical libraries (None: its part of the CPUs, as one "beside" so
         many); "slots" of what it has; "memory" that it may share, by `segments.Pool.probe`; whether
-        to "pass_on" what it writes to stdout and stderr, to ours.
+        there is to be a "depot" for it; whether to "pass_on" what it writes to stdout and stderr,
+        to ours.
         """
         ours, theirs = socket.socketpair()
         whereabouts: dict[str, Any] = {"cwd": ".", "environ": {}}  # as the agent has it
@@ -122,6 +128,27 @@ class AgentLink:
                 status = self._handle.wait(1)
                 text = f"the launched command ended with status {status}"
                 raise ConnectionResetError(text) from error
+            raise
+        return ours
+
+    @property
+    def depot(self) -> DepotLink:
+        """What it keeps for its workers, if it is on another machine."""
+        if self._depot is None:
+            from sleighexec.engines.depots import DepotLink  # which most do not need
+
+            self._depot = DepotLink(self._server, self._attach)
+        return self._depot
+
+    def _attach(self) -> socket.socket:
+        """A stream to its depot: our end. Raises OSError if it has just ended."""
+        ours, theirs = socket.socketpair()
+        frame = b"".join(wire.encode(0, Attach()))
+        try:
+            with theirs:
+                _send_with_descriptor(self._connection.socket, frame, theirs.fileno())
+        except OSError:
+            ours.close()
             raise
         return ours
 

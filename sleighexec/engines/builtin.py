@@ -36,7 +36,7 @@ from sleighexec.engines.lines import Lines, divide, size
 from sleighexec.engines.outcomes import deliver, hand_on
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.engines.workers import WorkerLink, carried
+from sleighexec.engines.workers import WorkerLink
 from sleighexec.errors import ExecutorError, ForkedProcessError
 from sleighexec.functions import FunctionTable
 from sleighexec.inprocess import LocalConnection
@@ -449,6 +449,7 @@ class BuiltinEngine(Hosts):
             "beside": beside,
             "slots": self._places.slots(rank),
             "memory": None if pool is None else pool.probe(),
+            "depot": beside > 1 and isinstance(launcher, RemoteLauncher),
             "pass_on": self._output == PASS,
         }
         ours = agent.start_worker(number, setup)
@@ -481,7 +482,10 @@ class BuiltinEngine(Hosts):
         elif kind is Join:
             worker.pid, worker.host = message.pid, message.host
             worker.system, worker.python = message.system, message.python
-            if message.memory:
+            if message.memory and isinstance(self._places.launchers[worker.rank], RemoteLauncher):
+                if (agent := self._agent_of(worker)) is not None:
+                    worker.known.carry = partial(agent.depot.carry, connection)
+            elif message.memory:
                 connection.share_memory()
             box = self._lines.boxes[worker.rank]
             calls = [s.prepared for s in self._sticky if not s.waits_in(box)]
@@ -563,11 +567,11 @@ class BuiltinEngine(Hosts):
         """Tell a new worker how to prepare."""
         from multiprocessing import process
 
+        known = worker.known
+        with self.server.lock:
+            news = [(known.news(None, needs), *known.carry(payload)) for payload, needs in calls]
         setup = {
-            "calls": [
-                (worker.known.news(None, needs), payload.head, carried(payload.buffers))
-                for payload, needs in calls
-            ],
+            "calls": news,
             "max_tasks": self._max_tasks,
             "authkey": bytes(process.current_process().authkey),
             "space": self.server.identity,

@@ -14,7 +14,7 @@ from sleighexec import wire
 from sleighexec.connections import Connection
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.functions import FunctionTable, Known, places_of
+from sleighexec.functions import Constant, FunctionTable, Known, carried, places_of
 from sleighexec.messages import Payload
 from sleighexec.space import Loan
 from sleighexec.task import BATCH_BYTES, Task
@@ -84,7 +84,8 @@ class WorkerLink:
             items = call.items
             if call.form:
                 size += sum(payload.size_bytes for payload in items)
-                items = [(pickling.carried(p.head), carried(p.buffers)) for p in items]
+                carry = self.known.carry if type(items[0]) is Constant else carried
+                items = [carry(payload) for payload in items]
             places = definition.places + places_of(call.needs) if call.needs else definition.places
             limits = call.settings.limits
             if limits is not None:
@@ -134,8 +135,3 @@ class WorkerLink:
                     settled[loan] = settled.get(loan, 0) + 1
                     loan, task = next(lent, _NOTHING)
         return done, settled
-
-
-def carried(buffers: Sequence[Any]) -> list[Any]:
-    """Buffers on their way into `payload.pack`."""
-    return [pickling.carried(buffer) for buffer in buffers]
