@@ -16,6 +16,7 @@ from sleighexec.connections import Connection
 from sleighexec.ledger import Ledger
 from sleighexec.messages import (
     FORGOTTEN,
+    Accept,
     Again,
     Declare,
     DeleteVariable,
@@ -23,8 +24,10 @@ from sleighexec.messages import (
     Done,
     Failed,
     Identify,
+    Lease,
     Open,
     Opened,
+    Release,
     Store,
 )
 from sleighexec.space import Effects, Space
@@ -51,6 +54,9 @@ class Clerk:
         elif kind is Identify:
             self._names[connection] = message.client
             self._ledger.meet(message.client)
+            connection.offer_memory()
+        elif kind in (Accept, Lease, Release):
+            connection.share(tag, message)
         elif kind is Again:
             self._tries.setdefault(connection, {})[message.store] = message
         else:

@@ -17,7 +17,7 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sleighexec import wire
 from sleighexec.errors import ConnectionLostError, OperationUnknownError, ProtocolError
@@ -28,12 +28,18 @@ from sleighexec.messages import (
     Fetch,
     GiveBack,
     Identify,
+    Lease,
+    Leased,
+    Release,
     Reply,
     Request,
     Settle,
     Store,
     Values,
 )
+
+if TYPE_CHECKING:
+    from sleighexec.borrowing import Borrower
 
 ONE_WAY = 0  # the tag of what needs no reply
 
@@ -52,9 +58,9 @@ class SocketConnection:
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self._decoder = wire.Decoder()
-        self.put: wire.Put | None = None  # for big buffers, into shared memory
+        self.memory: Borrower | None = None  # which the peer shares with us, for big buffers
         self._sending = threading.Lock()  # one frame after the other
-        self._lock = threading.Lock()  # guards all below
+        self._lock = threading.RLock()  # guards all below
         self._state = threading.Condition(self._lock)  # something below has changed
         self._sleepers = 0  # threads that wait for that
         self._reading = False
@@ -81,7 +87,7 @@ class SocketConnection:
         """Whether a thread sends right now: it may be the one that asks, in a signal handler."""
         return self._sending.locked()
 
-    def call(self, request: Request, again: OperationUnknownError | None = None) -> Reply:
+    def call(self, request: Request | Lease, again: OperationUnknownError | None = None) -> Reply:
         """The reply to a request; blocks as long as the request does.
 
         `again`: the error of an earlier try of this store.
@@ -90,6 +96,8 @@ class SocketConnection:
             OperationUnknownError: The server went away while it might have stored a value.
             ConnectionLostError: The server went away while waiting.
         """
+        if self.memory is not None:
+            self.memory.tidy()
         fetch = isinstance(request, Fetch) and not request.lend
         if isinstance(request, Fetch):
             request.lend = True  # until we say that it has arrived
@@ -119,12 +127,12 @@ class SocketConnection:
         """Send a message without waiting; the tag to wait for its reply with."""
         if tag is None:
             tag = self.next_tag()
-        self.send(wire.encode(tag, message, self.put))
+        self.send(wire.encode(tag, message, None if self.memory is None else self.memory.put))
         return tag
 
-    def share_memory(self, put: wire.Put, locate: wire.Locate) -> None:
+    def share_memory(self, memory: Borrower) -> None:
         """From now on big buffers travel by memory that both sides share."""
-        self.put, self._decoder.locate = put, locate
+        self.memory, self._decoder.locate = memory, memory.locate
 
     def next_tag(self) -> int:
         """A number for one request."""
@@ -248,8 +256,7 @@ class SocketConnection:
             self.on_message(message)
         elif tag in self._abandoned:
             self._abandoned.discard(tag)
-            if type(message) is Values and message.loan:
-                self.post(GiveBack(message.loan, len(message.values)), ONE_WAY)
+            self._decline(message)
         else:
             self._replies[tag] = message
 
@@ -261,12 +268,20 @@ class SocketConnection:
                 self._abandoned.add(tag)
         if reply is None:
             self.post(Abandon(tag), ONE_WAY)
-        elif type(reply) is Values and reply.loan:
+        else:
+            self._decline(reply)
+
+    def _decline(self, reply: Any) -> None:
+        """Give back what came for somebody who waits no more."""
+        if type(reply) is Values and reply.loan:
             self.post(GiveBack(reply.loan, len(reply.values)), ONE_WAY)
+        elif type(reply) is Leased:
+            self.post(Release(reply.place[:1]), ONE_WAY)
 
     def _lose(self, error: BaseException) -> ConnectionLostError:
         with self._lock:
             if self._lost is None:
                 self._lost = ConnectionLostError(f"the server went away: {error}")
+            self.memory = self._decoder.locate = None  # else its segments would stay mapped
             self._state.notify_all()
             return ConnectionLostError(*self._lost.args)

@@ -6,6 +6,7 @@ room. Of a peer that does not read, no more requests are heard.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 from sleighexec import wire
 from sleighexec.errors import ProtocolError
 from sleighexec.limits import PIECE_BYTES, Limits
-from sleighexec.messages import Failed, Payload, Reply, Values
+from sleighexec.messages import (
+    Accept,
+    Failed,
+    Lease,
+    Leased,
+    Nothing,
+    Offer,
+    Payload,
+    Release,
+    Reply,
+    Values,
+)
 
 if TYPE_CHECKING:
     from sleighexec.server import Door, Server
@@ -58,9 +70,33 @@ class Connection:
         self._deadline = deadline
         self.server._time(self)
 
+    def has_more(self) -> bool:
+        """Whether bytes have come of which no selector tells."""
+        return self._pending is not None and not self.closed and self._pending() > 0
+
+    # ------------------------------------------------------------------ shared memory
+
+    def offer_memory(self) -> None:
+        """Tell the peer where our segments are, if it can be on this machine."""
+        pool = self.server.pool() if self.socket.family == socket.AF_UNIX else None
+        if pool is not None:
+            self.send(0, Offer(*pool.probe()))
+
     def share_memory(self) -> None:
         """From now on big buffers travel by segments of the server's, which the peer can reach."""
         self._put, self.decoder.locate = self._put_in_segment, self._locate
+
+    def share(self, tag: int, message: Accept | Lease | Release) -> None:
+        """The peer can reach segments, wants one, or has no use for some any more."""
+        pool = self.server.pool()
+        if type(message) is Accept:
+            self.share_memory()
+        elif type(message) is Lease:
+            place = pool.lend(message.size, self.number) if pool is not None else None
+            self.send(tag, Nothing() if place is None else Leased(tuple(place)))
+        elif type(message) is Release and pool is not None:
+            pool.give_back(message.sound, self.number)
+            pool.give_back(message.spoilt, self.number, spoilt=True)
 
     def _put_in_segment(self, view: memoryview) -> bytes | None:
         pool = self.server.pool()
@@ -75,9 +111,7 @@ class Connection:
             raise ValueError("there are no segments")
         return pool.adopt(unpack(data), self.number)
 
-    def has_more(self) -> bool:
-        """Whether bytes have come of which no selector tells."""
-        return self._pending is not None and not self.closed and self._pending() > 0
+    # ------------------------------------------------------------------ sending
 
     def deliver(self, tag: int, reply: Reply) -> None:
         """Send a reply, or as much of it as the socket takes now."""

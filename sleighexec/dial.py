@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from sleighexec.address import TCP, TLS, UNIX, Address, find, remember, run_directory
 from sleighexec.client import SocketConnection
 from sleighexec.errors import ConnectError, ProtocolError
-from sleighexec.messages import DEFAULT_PORT
+from sleighexec.messages import DEFAULT_PORT, Offer
 from sleighexec.session import CLIENT, MONITOR
 
 CONNECT_SECONDS = 5.0  # for reaching a server and showing it the key
@@ -34,9 +35,18 @@ def connect(url: str, role: int = CLIENT) -> SocketConnection:
     if "://" not in url and role == CLIENT:
         remember(address)  # found again by its URL, as by what is unpickled here
     connection = SocketConnection(sock, address.url)
+    connection.on_message = partial(_heard, connection)
     if role != MONITOR:
         connection.identify()
     return connection
+
+
+def _heard(connection: SocketConnection, message: Any) -> None:
+    """The server says something unasked."""
+    if type(message) is Offer:
+        from sleighexec.borrowing import accept  # those on other machines get no offer
+
+        accept(connection, message)
 
 
 def reach(address: Address, role: int) -> tuple[Any, bytes]:

@@ -367,8 +367,19 @@ class Need(Message):
         self.module = module
 
 
+class Offer(Message):
+    """To a peer that may be on this machine: where the sender's shared memory is, for trying."""
+
+    def __init__(self, owner: int, descriptor: int, nonce: str) -> None:
+        self.owner, self.descriptor, self.nonce = owner, descriptor, nonce
+
+
+class Accept(Message):
+    """The peer sees it: big buffers may travel there, both ways."""
+
+
 class Lease(Message):
-    """A worker wants a segment for a buffer of so many bytes; the reply: a Leased, or Nothing."""
+    """A peer wants a segment for a buffer of so many bytes; the reply: a Leased, or Nothing."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -382,7 +393,7 @@ class Leased(Message):
 
 
 class Release(Message):
-    """A worker has no buffers any more on the segments of these numbers."""
+    """A peer has no buffers any more on the segments of these numbers."""
 
     def __init__(
         self,

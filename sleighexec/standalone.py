@@ -101,6 +101,7 @@ class WorkspaceServer:
             listener.close()
             raise
         self._server = Server(space)
+        self._server.shares_memory = listener.family == socket.AF_UNIX
         self._server.listen(
             listener,
             self._address.key,

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.access import embedded
+from sleighexec.borrowing import Borrower
 from sleighexec.client import ONE_WAY, SocketConnection
 from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError, RemoteError
@@ -43,12 +44,9 @@ from sleighexec.messages import (
     GiveBack,
     Join,
     Kept,
-    Lease,
-    Leased,
     Leave,
     Nothing,
     Payload,
-    Release,
     Report,
     Results,
     Revoked,
@@ -58,7 +56,6 @@ from sleighexec.messages import (
     Welcome,
 )
 from sleighexec.output import KEPT_LINES, SEND_AT, CallText, OnImport, Outbox, capture
-from sleighexec.segments import Place, Shelf, unpack
 from sleighexec.workspace import NetWorkSpace, NwsServer
 
 if TYPE_CHECKING:
@@ -192,9 +189,8 @@ class Worker:
         """
         self._connection = SocketConnection(sock, "executor")
         self._connection.on_message = self._told
-        self._shelf = None if owner is None else Shelf(owner)
-        if self._shelf is not None:
-            self._connection.share_memory(self._put, self._locate)
+        if owner is not None:
+            self._connection.share_memory(Borrower(self._connection, owner))
         self._journal, self._text = journal.memory, journal.text
         self._words = memoryview(journal.memory)[:HEAD].cast("Q")
         self._revoked = Revoked(0, 0, 0)  # the latest of them
@@ -237,7 +233,7 @@ class Worker:
         connection = self._connection
         try:
             python = ".".join(map(str, sys.version_info[:3]))
-            shares = self._shelf is not None or self._learned.constants is not None
+            shares = connection.memory is not None or self._learned.constants is not None
             tag = connection.post(Join(os.getpid(), os.uname().nodename, os.name, python, shares))
             welcome = connection.wait(tag, self._told_to_leave)
             if not isinstance(welcome, Welcome) or not self._prepare(welcome):
@@ -388,8 +384,8 @@ class Worker:
     def _accept(self, batch: Values) -> bool:
         """Learn what came along with a batch, and line up its calls; whether more are to come."""
         news, groups, more, grants = pickling.loads(batch.values[0])
-        if grants:
-            self._grant(grants)
+        if grants and self._connection.memory is not None:
+            self._connection.memory.grant(grants)
         self._news.append(news)
         while self._news:
             self._learned.learn(self._news.popleft())
@@ -579,8 +575,8 @@ class Worker:
                 with contextlib.suppress(Exception):  # a task may have closed or replaced them
                     sys.stdout.flush()
                     sys.stderr.flush()
-            if self._shelf is not None and self._shelf.back:
-                self._connection.post(Release(*map(tuple, self._shelf.give_back())), ONE_WAY)
+            if self._connection.memory is not None:
+                self._connection.memory.tidy()
             if count or end > self._sent:
                 data = self._journal[HEAD + self._sent : HEAD + end]
                 # Not by shared memory: it stands in some already, and is soon read.
@@ -602,28 +598,6 @@ class Worker:
         """Send one result that is too large for the journal, after those before it."""
         self._empty_journal()
         self._connection.post(Results((payload,)), ONE_WAY)
-
-    # ------------------------------------------------------------------ shared memory
-
-    def _locate(self, data: Any) -> memoryview:
-        assert self._shelf is not None
-        return self._shelf.buffer(unpack(data))
-
-    def _grant(self, places: list[tuple[int, ...]]) -> None:
-        if self._shelf is not None:
-            self._shelf.grant(Place(*place) for place in places)
-
-    def _put(self, view: memoryview) -> bytes | None:
-        """Put a buffer on its way to the client into a segment; None: there is none for it."""
-        assert self._shelf is not None
-        place = self._shelf.find(view.nbytes)
-        if place is None:
-            reply: Any = self._connection.wait(self._connection.post(Lease(view.nbytes)))
-            if type(reply) is not Leased:
-                return None
-            place = Place(*reply.place)._replace(size=view.nbytes)
-        self._shelf.put(view, place)
-        return place.pack()
 
     # ------------------------------------------------------------------ what tasks print
 
@@ -697,7 +671,8 @@ class Worker:
                     self._prefetch = 0
                 if type(batch) is Values:
                     news, groups, _, grants = pickling.loads(batch.values[0])
-                    self._grant(grants)
+                    if grants and self._connection.memory is not None:
+                        self._connection.memory.grant(grants)
                     self._news.append(news)
                     self._return({batch.loan: sum(len(items) for *_, items in groups)})
                 if lined_up and not self._prefetch:

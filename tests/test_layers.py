@@ -35,6 +35,7 @@ LADDER = [
     "segments",
     "tls",
     "client",
+    "borrowing",
     "dial",
     "files",
     "listings",

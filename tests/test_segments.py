@@ -6,7 +6,11 @@ import gc
 import os
 import random
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,19 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sleighexec import Local, SleighExecutor, WorkerLost, current_worker
+from sleighexec import (
+    Local,
+    NwsServer,
+    SleighExecutor,
+    WorkerLost,
+    WorkspaceServer,
+    current_worker,
+    wire,
+)
 from sleighexec import segments as seg
+from sleighexec.client import SocketConnection
+from sleighexec.errors import ConnectionLostError
+from sleighexec.messages import Abandon, Lease, Leased, Release
 from sleighexec.segments import LEAST, Place, Pool, Shelf, unpack
 from tests.conftest import alive, descriptors, wait_for
 
@@ -467,3 +482,126 @@ def test_a_result_of_one_call_may_be_the_argument_of_the_next() -> None:
         for _ in range(20):
             array = executor.submit(add_one, array).result(PATIENCE)
         assert (array == 20).all()
+
+
+# ------------------------------------------------------------------ a workspace server
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[WorkspaceServer, NwsServer]]:
+    tmp_path.chmod(0o700)
+    with WorkspaceServer(str(tmp_path / "s")) as server, NwsServer(url=server.url) as client:
+        yield server, client
+
+
+def segments_of(server: WorkspaceServer) -> Pool:
+    pool = server._server._pool
+    assert pool is not None
+    return pool
+
+
+def test_arrays_of_a_workspace_server_travel_in_its_memory(
+    served: tuple[WorkspaceServer, NwsServer],
+) -> None:
+    server, client = served
+    workspace = client.openWs("arrays")
+    for number in range(5):
+        array = numpy.full(100_000, number)
+        workspace.store("x", array)
+        array[:] = -1
+        found = workspace.find("x")
+        fetched = workspace.fetch("x")
+        found[0] = -2
+        assert fetched[0] == number
+        assert (fetched[1:] == number).all()
+        fetched[:] = -3
+        assert (found[1:] == number).all()
+    pool = segments_of(server)
+    assert pool._lent, "the last arrays lie in segments"
+    assert len(pool._free) + len(pool._lent) + len(pool._ours) <= 5, "they are used again"
+
+
+def test_an_array_outlives_its_workspace_server(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with WorkspaceServer(str(tmp_path / "s")) as server, NwsServer(url=server.url) as client:
+        workspace = client.openWs("arrays")
+        for number in range(3):
+            workspace.store("x", numpy.full(100_000, number))
+            fetched = workspace.fetch("x")
+    fetched[0] = 7
+    assert fetched.sum() == 7 + 99_999 * 2
+
+
+def test_values_that_wait_in_segments_survive_who_stored_them(
+    served: tuple[WorkspaceServer, NwsServer],
+) -> None:
+    server, client = served
+    workspace = client.openWs("arrays")
+    code = f"""
+import numpy, os, sys
+from sleighexec import NwsServer
+workspace = NwsServer(url={server.url!r}).useWs("arrays")
+for number in range(6):
+    workspace.store("x", numpy.full(100_000, number))
+kept = workspace.find("x")
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=PATIENCE).returncode == -9
+    pool = segments_of(server)
+    assert len(pool._ours) >= 4, "all but the first of a size are in segments"
+    wait_for(lambda: not pool._lent, "the segments of who was killed are not lent", PATIENCE)
+    for number in range(6):
+        assert (workspace.fetch("x") == number).all()
+
+
+def test_many_threads_share_the_segments_of_one_connection(
+    served: tuple[WorkspaceServer, NwsServer],
+) -> None:
+    _, client = served
+    workspace = client.openWs("arrays")
+
+    def work(name: str) -> int:
+        for number in range(30):
+            workspace.store(name, numpy.full(20_000 + 1_000 * (number % 3), number))
+            if not (workspace.fetch(name) == number).all():
+                return number
+        return -1
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(work, "abcd")) == [-1] * 4
+
+
+def test_who_comes_over_tcp_gets_no_offer() -> None:
+    with WorkspaceServer("127.0.0.1:0") as server, NwsServer(url=server.url) as client:
+        workspace = client.openWs("arrays")
+        for number in range(3):
+            workspace.store("x", numpy.full(100_000, number))
+            assert (workspace.fetch("x") == number).all()
+        assert server._server._pool is None
+
+
+def test_a_segment_that_comes_when_nobody_waits_for_it_any_more_is_given_back() -> None:
+    ours, theirs = socket.socketpair()
+    connection = SocketConnection(ours)
+    with theirs:
+        tag = connection.post(Lease(LEAST))
+        connection._give_up(tag)
+        for piece in wire.encode(tag, Leased((7, 1, 2, 0, LEAST, LEAST))):
+            theirs.send(piece)
+        connection.pump(PATIENCE)
+        sent = [message for _, message in wire.Decoder().feed(theirs.recv(4096))]
+        connection.close()
+    assert sent == [Lease(LEAST), Abandon(tag), Release((7,))]
+
+
+def test_giving_back_to_a_peer_that_is_gone_blocks_nobody() -> None:
+    ours, theirs = socket.socketpair()
+    connection = SocketConnection(ours)
+    tag = connection.post(Lease(LEAST))
+    connection._give_up(tag)
+    for piece in wire.encode(tag, Leased((7, 1, 2, 0, LEAST, LEAST))):
+        theirs.send(piece)
+    theirs.close()
+    with pytest.raises(ConnectionLostError):
+        connection.pump(PATIENCE)
+    connection.close()

@@ -48,7 +48,6 @@ from sleighexec.messages import (
     Halted,
     Join,
     Lease,
-    Leased,
     Leave,
     Leaving,
     Moved,
@@ -494,7 +493,7 @@ class BuiltinEngine(Hosts):
             error, _ = pickling.loads_error(message.values[0].head)
             self._break("the initializer or a sticky call failed in a worker", error)
         elif kind is Lease or kind is Release:
-            self._share(connection, tag, message)
+            connection.share(tag, message)
         elif kind is Need:
             launcher = self._places.launchers[worker.rank]
             if isinstance(launcher, RemoteLauncher):
@@ -508,16 +507,6 @@ class BuiltinEngine(Hosts):
             pool = self.server.pool()
             kept = pool.keep(buffer) if pool is not None else None
         return bytes(buffer) if kept is None else kept
-
-    def _share(self, connection: Connection, tag: int, message: Lease | Release) -> None:
-        """A worker wants a segment, or has no use for some any more."""
-        pool = self.server.pool()
-        if type(message) is Release and pool is not None:
-            pool.give_back(message.sound, connection.number)
-            pool.give_back(message.spoilt, connection.number, spoilt=True)
-        elif type(message) is Lease:
-            place = pool.lend(message.size, connection.number) if pool is not None else None
-            connection.send(tag, Nothing() if place is None else Leased(tuple(place)))
 
     def _ship(self, connection: Connection, tag: int, module: str, ship: Any) -> None:
         """Send a worker the source of a module, or why not. Without the lock: it reads files."""
