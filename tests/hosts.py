@@ -10,6 +10,7 @@ namespaces; everybody else gets servers on addresses of the loopback, without na
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -59,6 +60,34 @@ def why_no_namespaces() -> str | None:
         return "needs network namespaces, which this kernel or container does not allow"
     run("ip", "netns", "del", probe)
     return None
+
+
+def why_no_loss() -> str | None:
+    """Why no packets can be lost on purpose, where there can be namespaces; None: they can."""
+    probe = f"slx-probe-{os.getpid()}"
+    run("ip", "netns", "add", probe)
+    try:
+        for words in loss("lo", 1):
+            inside = subprocess.run(["ip", "netns", "exec", probe, *words], capture_output=True)
+            if inside.returncode != 0:
+                return "named exception: needs a kernel with clsact and cls_bpf, to lose packets"
+        return None
+    finally:
+        run("ip", "netns", "del", probe)
+
+
+def loss(device: str, percent: float) -> list[list[str]]:
+    """Commands after which a device loses so many of the packets that it is to send.
+
+    netem is made for that, but not in every kernel. This is a program of four instructions for the
+    classic packet filter: take a random number; if it is greater than some other, pass, else drop.
+    """
+    bound = int(percent / 100 * 2**32)
+    program = f"4,32 0 0 4294963256,37 0 1 {bound},6 0 0 0,6 0 0 2"
+    return [
+        ["tc", "qdisc", "add", "dev", device, "clsact"],
+        ["tc", "filter", "add", "dev", device, "egress", "bpf", "da", "bytecode", program],
+    ]
 
 
 def run(*words: str | Path) -> str:
@@ -200,6 +229,26 @@ class Host:
             yield
         finally:
             self.inside("ip", "route", "del", "blackhole", f"{self.client_address}/32")
+
+    @contextlib.contextmanager
+    def lossy(self, percent: float) -> Iterator[None]:
+        """So many of the packets are lost, in each direction."""
+        here, there = self._link + "a", self._link + "b"
+        for to_it, from_it in zip(loss(here, percent), loss(there, percent)):
+            run(*to_it)
+            self.inside(*from_it)
+        try:
+            yield
+        finally:
+            run("tc", "qdisc", "del", "dev", here, "clsact")
+            self.inside("tc", "qdisc", "del", "dev", there, "clsact")
+
+    def lost(self) -> int:
+        """How many packets its cable has lost in both directions, while it is lossy."""
+        here, there = self._link + "a", self._link + "b"
+        show = ["tc", "-s", "-j", "qdisc", "show", "dev"]
+        tables = run(*show, here), self.inside(*show, there)
+        return sum(row["drops"] for table in tables for row in json.loads(table))
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

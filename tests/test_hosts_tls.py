@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,13 +12,20 @@ from socket import gethostname
 
 import pytest
 
-from sleighexec import NwsServer, SleighExecutor, WorkerLost, WorkspaceServer
+from sleighexec import (
+    NwsServer,
+    SleighExecutor,
+    WorkerLost,
+    WorkspaceServer,
+    current_worker,
+)
 from tests.conftest import wait_for
-from tests.hosts import Host, Hosts
-from tests.test_hosts import all_hosts, hosts, long, real
+from tests.hosts import NAMES, Host, Hosts, why_no_loss
+from tests.test_hosts import NO_NAMESPACES, all_hosts, hosts, long, real
 
 __all__ = ["all_hosts", "hosts"]
 PATIENCE = 60
+NO_LOSS = NO_NAMESPACES or why_no_loss()
 pytestmark = [real, long]
 
 
@@ -74,6 +82,38 @@ def test_a_big_constant_is_sent_once_to_a_host_that_has_joined(hippo: Host) -> N
             assert hippo.received() - before < 1.5 * len(data)
             machine.terminate()
             machine.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.skipif(NO_LOSS is not None, reason=str(NO_LOSS))
+def test_on_lines_that_lose_packets_every_call_is_run_once(hosts: Hosts, hippo: Host) -> None:
+    """Two hosts by ssh and two that have joined; each line loses one packet of twenty."""
+    with contextlib.ExitStack() as machines, contextlib.ExitStack() as stack:
+        executor = stack.enter_context(SleighExecutor(nodes=["hippo", "newt"]))
+        for count, name in enumerate(NAMES[2:], 3):
+            url = executor.listen(f"{hosts[name].client_address}:0")
+            words = sys.executable, "-m", "sleighexec", "worker", url
+            machines.enter_context(on(hosts[name], *words))
+            wait_for(lambda count=count: executor.worker_count == count, "no one joins", PATIENCE)
+        assert executor.eachWorker(gethostname) == list(NAMES)
+        for name in NAMES:
+            stack.enter_context(hosts[name].lossy(5))
+        futures = [executor.submit(_note, number) for number in range(2000)]
+        done = [future.result(PATIENCE) for future in futures]
+        assert [data for data, _ in done] == [_made_of(number) for number in range(2000)]
+        assert {host for _, host in done} == set(NAMES)
+        noted = list(executor.workspace.ifetchTry("ran"))
+        assert sorted(noted) == list(range(2000))
+        assert all(hosts[name].lost() > 0 for name in NAMES)
+        assert executor.eachWorker(gethostname) == list(NAMES), "nobody was taken for dead"
+
+
+def _note(number: int) -> tuple[bytes, str]:
+    current_worker().workspace.store("ran", number)
+    return _made_of(number), gethostname()
+
+
+def _made_of(number: int) -> bytes:
+    return bytes([number % 251]) * (number % 7 * 5_000)
 
 
 def _stay(home: str) -> str:
