@@ -114,8 +114,8 @@ class Connection:
     # ------------------------------------------------------------------ sending
 
     def deliver(self, tag: int, reply: Reply) -> None:
-        """Send a reply, or as much of it as the socket takes now."""
-        if self.closed:
+        """Send a reply, or as much of it as the socket takes now. Tag 0: nobody waits for it."""
+        if self.closed or not tag:
             return
         if type(reply) is Values:
             packed = reply if self.pack is None else self.pack(reply)
