@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         WorkerLost,
         WorkerOutOfMemory,
     )
+    from sleighexec.context import current_worker
     from sleighexec.errors import (
         AuthenticationError,
         ConnectError,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from sleighexec.pending import SleighPending
     from sleighexec.sleigh import Sleigh, scriptcmd, sshcmd
     from sleighexec.standalone import WorkspaceServer
-    from sleighexec.worker import current_worker
     from sleighexec.workspace import NetWorkSpace, NwsServer
 
 # Each name is loaded when it is first asked for: a worker needs few of them, and quickly.
@@ -74,7 +74,7 @@ _HOMES = {
     "Command": "launchers.command",
     "Slurm": "launchers.slurm",
     "WorkspaceServer": "standalone",
-    "current_worker": "worker",
+    "current_worker": "context",
 }
 _ERRORS = {
     "AuthenticationError",

@@ -31,6 +31,7 @@ from typing import Any, NoReturn
 from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.depot import Depot
+from sleighexec.journal import Journal
 from sleighexec.messages import (
     Attach,
     Exited,
@@ -48,7 +49,7 @@ from sleighexec.messages import (
 from sleighexec.resources import visible
 from sleighexec.segments import reachable
 from sleighexec.task import KILLED, MEMORY, OOM, TIMEOUT
-from sleighexec.worker import Journal, Worker
+from sleighexec.worker import Worker
 
 PARENT_CHECK = 0.5  # seconds between looks at whether the client still lives
 TAIL = 64 * 1024  # bytes of stderr that are kept of each worker

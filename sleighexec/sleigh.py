@@ -363,9 +363,9 @@ def _of_environment() -> dict[str, Any]:
 
 
 def _check_not_in_worker() -> None:
-    from sleighexec import worker
+    from sleighexec import context
 
-    if worker._context is not None:
+    if context.of_process is not None:
         raise SleighNotAllowedException(
             "a task cannot start a Sleigh; for a pool inside a task use SleighExecutor"
         )

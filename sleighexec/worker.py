@@ -19,10 +19,8 @@ import builtins
 import contextlib
 import errno
 import math
-import mmap
 import os
 import pickle
-import struct
 import sys
 import threading
 import time
@@ -31,14 +29,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from sleighexec import context, wire
 from sleighexec import payload as pickling
-from sleighexec import wire
 from sleighexec.access import embedded
 from sleighexec.borrowing import Borrower
 from sleighexec.client import ONE_WAY, SocketConnection
+from sleighexec.context import WorkerContext
 from sleighexec.depot import Constants
-from sleighexec.errors import ConnectionLostError, RemoteError
+from sleighexec.errors import ConnectionLostError
+from sleighexec.failures import arguments, explain, failure_of
 from sleighexec.functions import CLASSIC_NAMES, Learned, apply
+from sleighexec.journal import BEGUN, END, HALT, HEAD, JOURNAL, LIMITS, LOAN, ROOM, SHELL, Journal
 from sleighexec.messages import (
     Fetch,
     GiveBack,
@@ -55,13 +56,11 @@ from sleighexec.messages import (
     Values,
     Welcome,
 )
-from sleighexec.output import KEPT_LINES, SEND_AT, CallText, OnImport, Outbox, capture
+from sleighexec.output import KEPT_LINES, SEND_AT, OnImport, Outbox, capture
 from sleighexec.workspace import NetWorkSpace, NwsServer
 
 if TYPE_CHECKING:
     import socket
-
-    from sleighexec.resources import Slots
 
 TICK = 0.002  # seconds: a call that runs longer is a long one
 BATCH = 0.004  # seconds that a batch should take
@@ -70,67 +69,12 @@ DOZE_AFTER = 50  # looks without need after which the helper looks less often
 AWAKE, DOZING, ASLEEP = 0, 1, 2  # the helper looks each tick; each LOOK; when it is called
 MAX_BATCH = 5000  # calls in one fetch
 STORED_LINES = 25  # in one frame: in the worst script the summaries of more have no room in it
-
-SHELL = struct.Struct("=QQ")  # of the journal: bytes of records, calls begun
-LIMITS = struct.Struct("=dQ")  # behind it: when the present call is to end, bytes it may take
-WORD = struct.Struct("=Q")
-# Behind them: how often the agent has found that we stood still; the loan of the present call.
-END, BEGUN, HALT, LOAN = 0, 1, 4, 5  # the head as words of eight bytes
-HEAD = 6 * WORD.size
-JOURNAL = 128 * 1024  # bytes
-ROOM = JOURNAL - HEAD  # for records
-REMEDY = (
-    "workers look for modules where the sys.path of the caller leads; install it there, or let "
-    "what is in it travel by value, see cloudpickle.register_pickle_by_value"
-)
 TASKS = "task"  # the variable that all workers fetch from
 
 
 def mailbox(rank: int) -> str:
     """The variable that only the worker of this rank fetches from."""
     return f"mailbox@{rank}"
-
-
-class WorkerContext:
-    """Where a task runs.
-
-    Attributes:
-        rank: Number of the worker, from 0; its replacement gets the same.
-        count: How many workers the pool might have when this one started.
-        host: Name of the machine.
-        state: A dict that lives as long as the worker; tasks may keep things in it.
-        resources: The slots that this worker has of what its launcher says: `{"gpu": [0]}`.
-    """
-
-    def __init__(
-        self, rank: int, count: int, host: str, workspaces: Any = (), resources: Slots | None = None
-    ) -> None:
-        self.rank, self.count, self.host = rank, count, host
-        self.resources = resources or {}
-        self.state: dict[Any, Any] = {}
-        self._workspaces = workspaces
-
-    @property
-    def workspace(self) -> NetWorkSpace:
-        """The user's workspace, shared by all tasks and the caller of the executor."""
-        workspace: NetWorkSpace = self._workspaces[1]
-        return workspace
-
-
-_context: WorkerContext | None = None
-_of_thread = threading.local()  # its `context`, where several threads of a process run tasks
-
-
-def current_worker() -> WorkerContext:
-    """The worker that runs this task.
-
-    Raises:
-        RuntimeError: Not called from a task of a sleighexec executor.
-    """
-    context: WorkerContext | None = getattr(_of_thread, "context", None) or _context
-    if context is None:
-        raise RuntimeError("current_worker() works inside a task only, and this is not a worker")
-    return context
 
 
 class _Group:
@@ -143,34 +87,6 @@ class _Group:
     ) -> None:
         self.loan, self.key, self.form, self.places = loan, key, form, places
         self.limits, self.items = limits, items
-
-
-class Journal:
-    """What a worker has begun and finished, in memory that outlives it."""
-
-    def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, JOURNAL + CallText.LENGTH)
-        self.text = CallText(self.memory, JOURNAL)  # what the present call has printed
-
-    def limits(self) -> tuple[float, int]:
-        """When, on the monotonic clock, the present call is to end; bytes it may take; 0: none."""
-        end, size = LIMITS.unpack_from(self.memory, SHELL.size)
-        return end, size
-
-    def halt(self, count: int) -> None:
-        """Have the worker, which stands still, ask before it begins another call."""
-        WORD.pack_into(self.memory, HALT * WORD.size, count)
-
-    def loan(self) -> int:
-        """The loan to which the call belongs that was begun last."""
-        (number,) = WORD.unpack_from(self.memory, LOAN * WORD.size)
-        return int(number)
-
-    def read(self) -> tuple[bytes, int]:
-        """The records that are in it and the number of calls begun: for the agent."""
-        end, begun = SHELL.unpack_from(self.memory, 0)
-        start = HEAD
-        return self.memory[start : start + min(end, JOURNAL - start)], begun
 
 
 class Worker:
@@ -250,7 +166,6 @@ class Worker:
             connection.close()
 
     def _prepare(self, welcome: Welcome) -> bool:
-        global _context
         rank = welcome.rank
         setup = pickling.loads(welcome.values[0])
         self._workspace, self._mailbox = welcome.workspace, mailbox(rank)
@@ -266,7 +181,7 @@ class Worker:
             remember(Address(*setup["server"]))
             server = NwsServer(url=setup["server"][0])
             workspaces = [server.useWs(name) for name, _ in setup["workspaces"]]
-        _context = WorkerContext(
+        context.of_process = WorkerContext(
             rank, welcome.count, os.uname().nodename, workspaces, setup["slots"]
         )
         self._connection.space = setup["space"]
@@ -436,7 +351,7 @@ class Worker:
                 if limits is not None:  # from here on: loading its module does not count
                     limit(memory, SHELL.size, _deadline(limits[0]), limits[1])
                 if form:
-                    item = _arguments(item, whole)
+                    item = arguments(item, whole)
                     result = function(*item[0], **item[1])
                 else:
                     result = function(*item)
@@ -531,8 +446,8 @@ class Worker:
 
     def _failure(self, error: BaseException) -> bytes:
         """What the caller gets to see of an error of a call."""
-        _explain(error, None if self._shipped is None else self._shipped.refused)
-        return _failure(error)
+        explain(error, None if self._shipped is None else self._shipped.refused)
+        return failure_of(error, __file__)
 
     def _pickled(self, result: object) -> tuple[int, bytes | None]:
         """A result as a record's flag and bytes; no bytes if it went out by itself.
@@ -703,20 +618,6 @@ def _deadline(seconds: float) -> float:
     return time.monotonic() + seconds if seconds else 0.0
 
 
-def _explain(error: BaseException | None, refused: dict[str, str] | None) -> None:
-    """Say in a ModuleNotFoundError, of an error or its causes, where it was and what helps.
-
-    `refused`: on another machine, why modules did not come from the caller.
-    """
-    where = f" on {os.uname().nodename}"
-    while error is not None:
-        if type(error) is ModuleNotFoundError and where not in str(error):
-            remedy = REMEDY if refused is None else refused.get(error.name or "", "")
-            text = f"{error.msg}{where}{': ' * bool(remedy)}{remedy}"
-            error.msg, error.args = text, (text,)
-        error = error.__cause__
-
-
 def _can_open() -> bool:
     """Whether there is a descriptor left for whoever wants to open something."""
     try:
@@ -724,23 +625,6 @@ def _can_open() -> bool:
     except OSError as error:
         return error.errno != errno.EMFILE  # a call may have closed all that there were
     return True
-
-
-def _failure(error: BaseException, skip: str = __file__) -> bytes:
-    """What the caller gets to see of an error of a call, without our frames, of the file `skip`."""
-    if isinstance(error, _BadArguments):
-        from sleighexec.broken import SerializationError
-
-        cause = error.__cause__
-        text = f"the task could not be rebuilt on the worker: {type(cause).__name__}: {cause}"
-        error = SerializationError(text)
-        error.__cause__ = cause
-    try:
-        return bytes(pickling.dumps_error(error, skip).head)
-    except BaseException as problem:  # whatever an exception may do to us, its worker lives on
-        name = f"{type(error).__module__}.{type(error).__qualname__}"
-        text = f"this exception could not be sent: {type(problem).__name__}"
-        return bytes(pickling.dumps_error(RemoteError(name, text)).head)
 
 
 def _store_lines(
@@ -758,17 +642,6 @@ def _forward_records(outbox: Outbox, rank: int, levels: dict[str, int]) -> None:
     from sleighexec.records import forward  # whose module is not imported by all
 
     forward(outbox, rank, levels)
-
-
-class _BadArguments(Exception):
-    """The arguments of a call could not be unpickled; the reason is the cause."""
-
-
-def _arguments(item: Any, whole: Callable[..., Payload] = Payload) -> Any:
-    try:
-        return pickling.loads(whole(*item))
-    except BaseException as error:
-        raise _BadArguments from error
 
 
 def _be_a_child(rank: int, authkey: bytes) -> None:

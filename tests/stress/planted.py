@@ -152,7 +152,7 @@ def fewer(self):
 Worker._lined_up = fewer
 """,
     "a journal that is read off by one": """
-from sleighexec.worker import Journal
+from sleighexec.journal import Journal
 was = Journal.read
 def late(self):
     records, begun = was(self)
@@ -160,7 +160,7 @@ def late(self):
 Journal.read = late
 """,
     "a journal whose records nobody reads": """
-from sleighexec.worker import Journal
+from sleighexec.journal import Journal
 was = Journal.read
 Journal.read = lambda self: (b"", was(self)[1])
 """,

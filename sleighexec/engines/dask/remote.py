@@ -20,9 +20,9 @@ from collections import deque
 from typing import Any
 
 from sleighexec import payload as pickling
-from sleighexec import worker as workers
 from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.run import Facts, Run, RunningBatch, Spaces, spaces
+from sleighexec.failures import failure_of
 from sleighexec.importer import MINOR
 from sleighexec.output import capture
 from sleighexec.version import __version__
@@ -50,7 +50,7 @@ def run_batch(message: bytes, *constants: bytes) -> tuple[Any, ...]:
         theirs, ours = run.setup["versions"], (__version__, MINOR)
         text = "the Dask worker {} has sleighexec {} on Python {}, the caller {} on {}"
         problem = RuntimeError(text.format(run.facts.name, *ours, *theirs))
-        return BROKEN, run.who(), workers._failure(problem)
+        return BROKEN, run.who(), failure_of(problem, __file__)
     with run.stopping:
         if number in run.revoked or run.gone:
             return DONE, run.who(), 0.0, b"", [], sum(len(items) for *_, items in groups)

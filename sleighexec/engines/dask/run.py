@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sleighexec import context as contexts
 from sleighexec import payload as pickling
-from sleighexec import worker as workers
 from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.reach import Reach
 from sleighexec.errors import UnsupportedOptionError
+from sleighexec.failures import arguments, failure_of
 from sleighexec.functions import CLASSIC_NAMES, Learned, apply
 from sleighexec.messages import Payload
 
@@ -93,7 +94,7 @@ class Run:
         self.namespaces: dict[Any, dict[str, Any]] = {}
         self.folder = os.getcwd()
         self.reach: Reach | None = None
-        self.context: workers.WorkerContext | None = None
+        self.context: contexts.WorkerContext | None = None
         self.preparing = threading.RLock()  # guards all above, where several threads run tasks
         self.batches: dict[int, RunningBatch] = {}  # by thread
         self.stopping = threading.Lock()  # guards batches and revoked
@@ -117,13 +118,13 @@ class Run:
         if self.reach is None:
             self.reach = Reach(self.setup)
         host = os.uname().nodename
-        self.context = workers.WorkerContext(rank, count, host, self.reach.workspaces)
+        self.context = contexts.WorkerContext(rank, count, host, self.reach.workspaces)
 
     def enter(self) -> Any:
         """Make the process ours; what `leave` is to be given."""
         spaces.now = self.namespaces
-        before = getattr(workers._of_thread, "context", None), workers._context
-        workers._of_thread.context = workers._context = self.context
+        before = getattr(contexts.of_thread, "context", None), contexts.of_process
+        contexts.of_thread.context = contexts.of_process = self.context
         main = sys.modules.get("__main__")
         if self.facts.threads == 1:
             assert self.reach is not None
@@ -142,7 +143,7 @@ class Run:
                 builtins.__dict__.pop(name, None)
         if main is not None:
             sys.modules["__main__"] = main
-        workers._of_thread.context, workers._context = before
+        contexts.of_thread.context, contexts.of_process = before
         spaces.now = {}
 
     def prepare(self) -> bytes | None:
@@ -217,7 +218,7 @@ class Run:
                     if limits is not None:
                         self._limit(batch.number, limits)
                     if form:
-                        args, kwargs = workers._arguments(item)
+                        args, kwargs = arguments(item)
                         result = function(*args, **kwargs)
                         args = kwargs = None
                     else:
@@ -227,7 +228,7 @@ class Run:
                     else:
                         flag, data, buffers = _pickled(result)
                 except BaseException as error:  # SystemExit too belongs to the task, not to us
-                    flag, data = pickling.BAD, workers._failure(error, __file__)
+                    flag, data = pickling.BAD, failure_of(error, __file__)
                 if limits is not None:
                     faulthandler.cancel_dump_traceback_later()
                 if flag == pickling.RUN:
@@ -315,4 +316,4 @@ def _outcome(head: bytes, buffers: list[Any]) -> tuple[int, bytes]:
         args, kwargs = pickling.loads(Payload(head, buffers))
         return pickling.GOOD, pickling.dumps_whole(apply(*args, **kwargs))
     except BaseException as error:
-        return pickling.BAD, workers._failure(error, __file__)
+        return pickling.BAD, failure_of(error, __file__)
