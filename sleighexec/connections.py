@@ -29,6 +29,7 @@ from sleighexec.messages import (
 )
 
 if TYPE_CHECKING:
+    from sleighexec.segments import Place
     from sleighexec.server import Door, Server
     from sleighexec.session import Handshake
 
@@ -97,6 +98,11 @@ class Connection:
         elif type(message) is Release and pool is not None:
             pool.give_back(message.sound, self.number)
             pool.give_back(message.spoilt, self.number, spoilt=True)
+
+    def grants(self) -> list[Place]:
+        """Free segments for the next big results of the peer, if it has had such."""
+        pool = self.server.pool()
+        return pool.grants(self.number) if pool is not None else []
 
     def _put_in_segment(self, view: memoryview) -> bytes | None:
         pool = self.server.pool()

@@ -47,7 +47,8 @@ class LocalConnection:
         """
         if again is not None:
             return FORGOTTEN
-        answered, replies = threading.Lock(), list[Reply]()
+        answered = threading.Lock()
+        replies: list[Reply] = []
         answered.acquire()
         server = self.server
         with server.lock:

@@ -554,7 +554,8 @@ class Space:
             if variable.early:
                 count = self._run(variable, count)
         index = variable.early[0] if variable.early else variable.first
-        taken, left = deque[Value](), request.count
+        taken: deque[Value] = deque()
+        left = request.count
         while variable.values and len(taken) < count and left > 0:
             position = self._position(variable) if variable.mode != FIFO else 0
             part, rest = self._divide(variable.values[position], left)

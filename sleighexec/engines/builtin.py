@@ -456,7 +456,7 @@ class BuiltinEngine(Hosts):
         host = self._places.host(rank, os.uname().nodename)
         worker = WorkerLink(number, rank, host, connection, self._functions)
         connection.worker = worker  # type: ignore[attr-defined]
-        connection.pack = lambda values: self._pack(worker, values)
+        connection.pack = partial(self._pack, worker)
         self._workers[number] = worker
         self._count_unmanned()
 
@@ -592,7 +592,7 @@ class BuiltinEngine(Hosts):
         if not more and self._lines.ranked:
             more = self._lines.any_for(self._places.offer(worker.rank))
         try:
-            payload, sent, limited = worker.pack(tasks, more, self._grants(worker))
+            payload, sent, limited = worker.pack(tasks, more, worker.connection.grants())
         except Exception as error:  # an error of ours costs these tasks, not a loop of new workers
             log.exception("sleighexec: tasks could not be sent")
             text = f"the task could not be sent: {error!r}"
@@ -607,11 +607,6 @@ class BuiltinEngine(Hosts):
             if (agent := self._agent_of(worker)) is not None:
                 agent.watch(limits)
         return Values((payload,), values.loan)
-
-    def _grants(self, worker: WorkerLink) -> Sequence[tuple[int, ...]]:
-        """Segments for the next big results of a worker, if it has had such."""
-        pool = self.server._pool
-        return pool.grants(worker.connection.number) if pool is not None else []
 
     def _answered(self, worker: WorkerLink, payload: Payload) -> None:
         done, settled = worker.read(payload, list(self._loans(worker)))

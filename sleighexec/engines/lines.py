@@ -68,7 +68,8 @@ class Lines:
 
     def order(self, rank: int, offer: Offer) -> tuple[str, ...]:
         """The names of the variables that the worker of a rank is to look into, in this order."""
-        before, behind = list[str](), list[str]()
+        before: list[str] = []
+        behind: list[str] = []
         for (priority, needs), variable in self.ranked.items():
             if variable.values and satisfies(offer, needs):
                 first = priority > 0 or (priority == 0 and needs)
@@ -82,7 +83,8 @@ class Lines:
 
         `coming`: ranks whose workers are about to look into the lines.
         """
-        coming, rest, chosen = list(coming), list(free), list[int]()
+        coming, rest = list(coming), list(free)
+        chosen: list[int] = []
         plain = 0  # calls that any worker can run
         for needs, variable in [((), self.tasks), *((k[1], v) for k, v in self.ranked.items())]:
             count = sum(size(value) for value in islice(variable.values, len(free) + len(coming)))
