@@ -219,7 +219,7 @@ class EachCalls:
         most = math.inf if self._max_pending is None else self._max_pending
         if loadFactor is None or loadFactor <= 0:
             return most
-        workers: int = self._engine.max_workers
+        workers: int = max(self._engine.max_workers, 1)  # there may be none yet
         return min(max(int(loadFactor * workers), workers), most)
 
 

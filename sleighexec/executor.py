@@ -28,7 +28,7 @@ from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.functions import Definition, FunctionTable, GlobalValue, constant, named
 from sleighexec.future import Chunk, Group, SleighFuture
-from sleighexec.launchers.base import Launcher, is_remote
+from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, is_remote
 from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.output import CAPTURE, LOG, PASS
@@ -77,7 +77,8 @@ class SleighExecutor(EachCalls, Executor):
             `max_workers` is then how many calls Dask has at a time; None: as many as its workers
             have threads. What Dask cannot do raises UnsupportedOptionError.
         launcher: Where workers live: a launcher, or a list of them, each with its number of
-            `workers`; ranks count through them. None: `Local()`, this machine.
+            `workers`; ranks count through them. None: `Local()`, this machine. An empty list: only
+            on machines that join by themselves, see `listen`.
         timeout, retries, memory_limit: Of every call that does not say otherwise; see `options`.
         max_pending: How many calls may wait until a worker takes them: `submit` blocks while there
             are so many, `map` and `eachElem` read their input as there is room. None: any number.
@@ -106,7 +107,8 @@ class SleighExecutor(EachCalls, Executor):
         min_workers: Wait for the machines now, and begin with those that have come after
             `start_timeout` seconds, if there is room for that many workers; a warning says who
             did not come. None: do not wait; a machine that does not come breaks the pool.
-        start_timeout: Seconds for a machine to come; None: 60.
+        start_timeout: Seconds for a machine to come; None: 60. Where machines only join by
+            themselves: how long calls wait when there is none.
 
     Raises:
         PoolBrokenError: With `min_workers`: fewer have come; it says why the others have not.
@@ -157,6 +159,11 @@ class SleighExecutor(EachCalls, Executor):
         if nodes is not None:
             launcher = _on_nodes(nodes, launcher)
         launchers = [] if engine is not None else _places(launcher, max_workers)
+        if min_workers is not None and engine is None and not launchers:
+            raise ValueError(
+                "with launcher=[] no machine can have come yet: leave min_workers out, and call "
+                "wait_for_workers after listen"
+            )
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if not isinstance(initargs, Iterable):
@@ -166,6 +173,7 @@ class SleighExecutor(EachCalls, Executor):
         if max_pending is not None:
             _checked_int("max_pending", max_pending, 1)
         self._max_pending = max_pending
+        self._start_timeout = LAUNCH_SECONDS if start_timeout is None else start_timeout
         if on_crash not in ("heal", "break"):
             raise ValueError(f'on_crash must be "heal" or "break", not {on_crash!r}')
         if output not in (PASS, CAPTURE, LOG) and not callable(output):
@@ -181,7 +189,8 @@ class SleighExecutor(EachCalls, Executor):
         if initializer is not None:
             payload, needs = self._functions.dumps_call(((initializer, *initargs), {}))
             prepared = constant(payload), needs
-        server = None if workspace is None else self._on_server(workspace, launchers)
+        far = any(map(is_remote, launchers)) or (engine is None and not launchers)
+        server = None if workspace is None else self._on_server(workspace, far)
         if engine is not None:
             kind: Any = _dask_engine()
             own: dict[str, Any] = {"engine": engine, "max_workers": max_workers}
@@ -225,15 +234,13 @@ class SleighExecutor(EachCalls, Executor):
             self.shutdown()
             raise
         if min_workers is not None:
-            self._gather(_checked_int("min_workers", min_workers, 1), start_timeout)
+            self._gather(_checked_int("min_workers", min_workers, 1))
 
-    def _gather(self, least: int, timeout: float | None) -> None:
+    def _gather(self, least: int) -> None:
         """Wait for the hosts, and go on with those that have come."""
-        from sleighexec.engines.agents import LAUNCH_SECONDS
-
         engine: Any = self._engine
         try:
-            engine.gather(least, LAUNCH_SECONDS if timeout is None else timeout)
+            engine.gather(least, self._start_timeout)
         except BaseException:
             self.shutdown()
             raise
@@ -384,6 +391,8 @@ class SleighExecutor(EachCalls, Executor):
                 "eachWorker runs on every worker, whatever it has: leave resources= out"
             )
         engine, apply = self._engine, self._functions.apply_as(fn)
+        if not engine.max_workers:  # a machine is to join first
+            self.wait_for_workers(1, self._start_timeout)
         payload, needs = self._functions.dumps_call(((fn, *args), {}))
         item = constant(_fitting(payload))
         futures = [
@@ -631,12 +640,10 @@ class SleighExecutor(EachCalls, Executor):
         ride, user = [server.useWs(name) for name, _ in engine.workspaces]
         return ride, user
 
-    def _on_server(
-        self, url: str, launchers: list[Launcher]
-    ) -> tuple[NwsServer, list[str], Address]:
+    def _on_server(self, url: str, far: bool) -> tuple[NwsServer, list[str], Address]:
         """Make our workspaces on another server, to be deleted when we leave it.
 
-        Their names, and where workers find the server.
+        Their names, and where workers, which may be `far`, find the server.
         """
         from sleighexec.address import TLS, find
         from sleighexec.session import WORKER
@@ -645,7 +652,7 @@ class SleighExecutor(EachCalls, Executor):
         address = find(str(server.url))
         if address.url.startswith(TLS):
             address = address.only_for(WORKER)
-        elif any(map(is_remote, launchers)):
+        elif far:
             server.close()
             raise UnsupportedOptionError(
                 f"workers on other machines cannot reach {address.url}: start the server with "
@@ -709,6 +716,19 @@ class SleighExecutor(EachCalls, Executor):
         url: str = engine.listen(bind)
         self._url = url
         return url
+
+    def wait_for_workers(self, count: int = 1, timeout: float | None = None) -> None:
+        """Wait until there are so many workers, or places for them: until machines have joined.
+
+        Raises:
+            TimeoutError: There are fewer after `timeout` seconds.
+            RuntimeError: After `shutdown`.
+            PoolBrokenError: No worker can be had any more.
+        """
+        engine: Any = self._engine
+        if not hasattr(engine, "await_places"):
+            raise UnsupportedOptionError("with this engine: give min_workers to the constructor")
+        engine.await_places(_checked_int("count", count, 1), timeout)
 
     @property
     def url(self) -> str | None:
@@ -936,8 +956,8 @@ def _places(
         if count is None:
             count = _checked_workers(max_workers)
         places += [each] * _checked_int("workers", count, 1)
-    if not places:
-        raise ValueError("launcher is an empty list")
+    if not places and max_workers is not None:
+        raise ValueError("with launcher=[] the machines that join say how many workers there are")
     if max_workers is not None:
         del places[_checked_workers(max_workers) :]
     return places

@@ -172,7 +172,7 @@ class Span:
             limit = job.chunk
         else:
             # A share that leaves something for everybody, down to the last items.
-            limit = min(limit, -(-count // (2 * job.engine.max_workers)))
+            limit = min(limit, -(-count // (2 * job.engine.max_workers or 1)))
             if job.form == PICKLED:
                 limit = self._light(limit)
         if count <= limit:

@@ -47,6 +47,7 @@ SIGNATURES = {
     "SleighExecutor.resize": "max_workers",
     "SleighExecutor.workers": "",
     "SleighExecutor.listen": "bind='127.0.0.1:0'",
+    "SleighExecutor.wait_for_workers": "count=1, timeout=None",
     "Sleigh": "nodeList=None, **options",
     "Sleigh.workerInfo": "",
     "Sleigh.status": "closeGroup=False, timeout=0.0",

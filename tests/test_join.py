@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -276,6 +277,113 @@ def test_it_ends_with_the_executor(run_directory: Path) -> None:
         executor.eachWorker(family)
     assert machine.ended() == 0
     assert "it is over" in machine.said
+
+
+# ------------------------------------------------------------------ nobody else is there
+
+
+def test_a_pool_may_have_only_machines_that_join(run_directory: Path) -> None:
+    with SleighExecutor(launcher=[]) as executor:
+        assert executor.worker_count == 0
+        assert executor.workers() == []
+        url = executor.listen()
+        early = [executor.submit(abs, -1), executor.options(priority=1).submit(abs, -2)]
+        mapped = executor.map(abs, range(-100, 0))
+        pending = executor.eachElem(pow, [range(100)], [2], loadFactor=2, blocking=False)
+        assert not any(future.running() or future.done() for future in early)
+        with Machine(url, "--workers", "2"):
+            executor.wait_for_workers(2, PATIENCE)
+            assert [future.result(PATIENCE) for future in early] == [1, 2]
+            assert list(mapped) == list(range(100, 0, -1))
+            assert pending.wait() == [n * n for n in range(100)]
+            assert [rank for rank, *_ in executor.eachWorker(family)] == [0, 1]
+            assert executor.eachElem(pow, [range(100)], [2], loadFactor=2) == pending.wait()
+        wait_for(lambda: executor.worker_count == 0, "the pool has not shrunk")
+        later = executor.submit(current_rank)
+        with Machine(url):
+            assert later.result(PATIENCE) == 0
+
+
+def test_calls_for_each_worker_wait_for_the_first_machine(run_directory: Path) -> None:
+    with SleighExecutor(launcher=[], initializer=os.putenv, initargs=("A", "b")) as executor:
+        url = executor.listen()
+        answers: list[Any] = []
+        asking = threading.Thread(target=lambda: answers.extend(executor.eachWorker(family)))
+        asking.start()
+        with Machine(url):
+            asking.join(PATIENCE)
+            assert [rank for rank, *_ in answers] == [0]
+
+
+def test_what_waits_at_the_end_is_still_done_by_a_machine_that_joins(run_directory: Path) -> None:
+    executor = SleighExecutor(launcher=[])
+    url = executor.listen()
+    future = executor.submit(abs, -5)
+    executor.shutdown(wait=False)
+    with Machine(url) as machine:
+        assert future.result(PATIENCE) == 5
+        assert machine.ended() == 0
+    executor.shutdown()
+
+
+def test_when_nobody_joins_in_time_the_error_says_what_to_do(run_directory: Path) -> None:
+    with SleighExecutor(launcher=[], start_timeout=0.3) as executor:
+        url = executor.listen()
+        command = re.escape(f"`sleighexec worker {url}`")
+        with pytest.raises(TimeoutError, match=command):
+            executor.eachWorker(abs, -1)
+        with pytest.raises(TimeoutError, match="places for 0 workers only"):
+            executor.wait_for_workers(2, 0.1)
+        error = executor.submit(abs, -1).exception(PATIENCE)
+        assert isinstance(error, errors.PoolBrokenError)
+        assert f"`sleighexec worker {url}`" in str(error)
+        with pytest.raises(errors.PoolBrokenError, match="no machine has joined"):
+            executor.submit(abs, -1)
+        with pytest.raises(errors.PoolBrokenError, match="no machine has joined"):
+            executor.wait_for_workers()
+
+
+def test_where_nobody_can_join_the_end_does_not_wait_for_it(run_directory: Path) -> None:
+    with SleighExecutor(launcher=[]) as executor:
+        futures = [executor.submit(abs, -1) for _ in range(3)]
+    for future in futures:
+        error = future.exception(PATIENCE)
+        assert isinstance(error, errors.PoolBrokenError)
+        assert "call listen()" in str(error)
+    executor = SleighExecutor(launcher=[])
+    executor.listen()
+    dropped = executor.submit(abs, -1)
+    executor.shutdown(cancel_futures=True)
+    assert dropped.cancelled()
+    SleighExecutor(launcher=[]).shutdown()
+
+
+def test_such_a_pool_refuses_what_it_cannot_do(run_directory: Path) -> None:
+    for options in ({"min_workers": 1}, {"max_workers": 3}):
+        with pytest.raises(ValueError, match=r"launcher=\[\]"):
+            SleighExecutor(launcher=[], **options)  # type: ignore[arg-type]
+    with SleighExecutor(launcher=[]) as executor:
+        url = executor.listen()
+        with Machine(url, "--workers", "3", "--resource", "gpu=1"):
+            assert executor.options(resources={"gpu": 1}).submit(abs, -1).result(PATIENCE) == 1
+            with pytest.raises(errors.UnsupportedOptionError, match="let more machines join"):
+                executor.resize(4)
+            executor.resize(2)
+            assert [rank for rank, *_ in executor.eachWorker(family)] == [0, 1]
+            executor.resize(3)
+            assert [rank for rank, *_ in executor.eachWorker(family)] == [0, 1, 2]
+
+
+def test_the_status_of_a_pool_in_which_nobody_is(run_directory: Path) -> None:
+    with SleighExecutor(launcher=[]) as executor:
+        url = executor.listen()
+        futures = [executor.submit(abs, -1) for _ in range(3)]
+        command = [sys.executable, "-m", "sleighexec", "status", url, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        facts = json.loads(done.stdout)
+        assert (facts["places"], facts["waiting"], facts["workers"]) == (0, 3, [])
+        for future in futures:
+            future.cancel()
 
 
 # ------------------------------------------------------------------ they are lost

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 from sleighexec import wire
 from sleighexec.connections import Connection
 from sleighexec.errors import HostError
-from sleighexec.launchers.base import Handle, Launcher, RemoteLauncher
+from sleighexec.launchers.base import LAUNCH_SECONDS, Handle, Launcher, RemoteLauncher
 from sleighexec.messages import Attach, KillCall, Signal, Start, StopAgent, Watch
 from sleighexec.server import Server
 
 if TYPE_CHECKING:
     from sleighexec.engines.depots import DepotLink
 
-LAUNCH_SECONDS = 60.0  # for a launched agent to answer
 LEAST_PAUSE, MOST_PAUSE = 0.01, 0.5  # seconds between its looks at calls with limits
 MEMORY_PAUSE = 0.05  # where one is of memory, which can be filled fast
 EARLY = 15.0  # seconds that a batch system may end something before we take it to end

@@ -126,11 +126,13 @@ class BuiltinEngine(Hosts):
         this process or of the server at `address`. `on_end`: called at the very end.
         `start_timeout`: seconds for an agent to come; None: the usual.
         """
-        self.max_workers = self._unmanned = len(launchers)
+        self.max_workers = len(launchers)
+        self._unmanned = max(len(launchers), 1)
         self.forked = self.stop_at_exit = False
         self.broken: BaseException | None = None
         self._places, self._functions = Places(launchers), functions
         self._start_timeout, self._max_pending = start_timeout, max_pending
+        self._joined_by: float | None = None
         self._bells: list[threading.Lock] = []  # of threads that wait for room
         self._max_tasks, self._capture = max_tasks_per_child, capture_output
         self._inner_threads, self._idle_timeout = inner_threads, idle_timeout
@@ -335,7 +337,12 @@ class BuiltinEngine(Hosts):
                 # Not so a host that has not answered: that can take long.
                 starting = sum(not w.ready and not self._is_far(w) for w in self._workers.values())
                 self._withdraw_waiting(spare=starting)
-            if not self._agents and not self._workers and not self._lines.held:
+            self._pids.notify_all()
+            if not self._places.usable():  # nobody else sees to what waits
+                self._lines.drop_ended()
+                if self._lines.waiting() and not self._receptions:
+                    self._give_up_waiting()
+            if not self._agents and not self._workers and not self._lines.waiting():
                 self._end()
             else:
                 self.server._wake()
@@ -413,6 +420,8 @@ class BuiltinEngine(Hosts):
                 self.server.wake_by(self._start_at)
                 return
             self._start_at = 0.0
+        if not self._places.usable():
+            self._await_machine()
         taken = {worker.rank for worker in self._workers.values()}
         # Those that are to leave come once more for what is in their mailboxes.
         called = [rank for rank, box in enumerate(self._lines.boxes) if box.values]
@@ -816,6 +825,7 @@ class BuiltinEngine(Hosts):
         if self.broken is None:
             self.broken = cause if cause is not None else ExecutorError(text)
             self._broken_text = text
+            self._pids.notify_all()
         for task in self._lines.take():
             self.server.defer(task.fail, self._broken_error)
         for worker in self._workers.values():
@@ -844,6 +854,7 @@ class BuiltinEngine(Hosts):
         """The time has come for something that was put off."""
         if self._start_at:
             self._scale()
+        self._miss_machine(now)
         self._drain_in_time(now)
         if self._idle_timeout is None:
             return

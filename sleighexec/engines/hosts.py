@@ -22,7 +22,7 @@ from sleighexec.engines.lines import Lines
 from sleighexec.engines.places import Places
 from sleighexec.engines.workers import WorkerLink
 from sleighexec.errors import HostError
-from sleighexec.launchers.base import Launcher, RemoteLauncher
+from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, RemoteLauncher
 from sleighexec.server import Server
 from sleighexec.task import WorkerInfo
 
@@ -36,10 +36,12 @@ class Hosts:
     max_workers: int
     _unmanned: int  # ranks that may have workers and have none
     _start_timeout: float | None
+    _joined_by: float | None  # when a machine must have joined; None: calls wait for none
     _closing: bool
     _lines: Lines
     _places: Places
     _pids: threading.Condition
+    broken: BaseException | None
     _workers: dict[int, WorkerLink]  # by number
     _agents: dict[Launcher, AgentLink]
     _receptions: list[Reception]
@@ -69,11 +71,71 @@ class Hosts:
     def take_in(self, launcher: Joined) -> None:
         """A host has come by itself."""
         with self.server.lock:
-            self._check_open()
+            if not (self._closing and self._lines.waiting()):  # else it comes at the right time
+                self._check_open()
+            self._joined_by = None
             self._places.add(launcher, launcher.workers)
             self._ranks_changed()
             self._heard(launcher, self._start_agent(launcher))
             self._scale()
+
+    def await_places(self, count: int, timeout: float | None) -> None:
+        """Wait until there are places for so many workers. Without the lock.
+
+        Raises:
+            TimeoutError: There are not, after so many seconds.
+        """
+
+        def is_over() -> bool:
+            return self.max_workers >= count or self._closing or self.broken is not None
+
+        self.server.start()
+        if self.server.in_loop():
+            deadline = None if timeout is None else time.monotonic() + timeout
+            self.server.serve_until(is_over, deadline)
+        else:
+            self.server.attend()
+            with self._pids:
+                self._pids.wait_for(is_over, timeout)
+        with self.server.lock:
+            self._check_open()
+            if self.max_workers < count:
+                text = f"there are places for {self.max_workers} workers only after {timeout:g} s"
+                raise TimeoutError(f"{text}: {self._how_to_join()}")
+
+    def _await_machine(self) -> None:
+        """We can start nobody: calls wait for a machine that joins, though not for ever."""
+        if self._joined_by is None and self._lines.waiting():
+            self.server.start()
+            seconds = LAUNCH_SECONDS if self._start_timeout is None else self._start_timeout
+            self._joined_by = time.monotonic() + seconds
+            self.server.wake_by(self._joined_by)
+
+    def _miss_machine(self, now: float) -> None:
+        """See whether one has joined in time for the calls that wait."""
+        if self._joined_by is None or self._joined_by > now:
+            if self._joined_by is not None:
+                self.server.wake_by(self._joined_by)
+            return
+        self._joined_by = None
+        if not self._places.usable():
+            self._lines.drop_ended()
+            if self._lines.waiting():
+                self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
+        self._break(
+            f"no machine has joined this pool, for which calls wait: {self._how_to_join()}", None
+        )
+
+    def _how_to_join(self) -> str:
+        if not self._receptions:
+            return "call listen() of the executor, and `sleighexec worker` on machines with its URL"
+        urls = " or ".join(reception.url for reception in self._receptions)
+        return (
+            f"run `sleighexec worker {urls}` on one, or give it longer by start_timeout; where "
+            "that URL is not known, name a copy of its connection file"
+        )
 
     def facts(self) -> dict[str, Any]:
         """How the pool is, for monitors."""
@@ -156,13 +218,16 @@ class Hosts:
     def _count_unmanned(self) -> None:
         """Workers have come or gone, or may be more or less: how many ranks have none."""
         manned = {worker.rank for worker in self._workers.values()}
-        self._unmanned = sum(rank not in manned for rank in self._places.usable())
+        usable = self._places.usable()
+        # Where there are none at all, one is missing: who puts a task is to see that.
+        self._unmanned = sum(rank not in manned for rank in usable) if usable else 1
 
     def _ranks_changed(self) -> None:
         """There are to be more ranks, or fewer."""
         self.max_workers = len(self._places.wanted)
         self._lines.add_boxes(len(self._places.launchers))
         self._count_unmanned()
+        self._pids.notify_all()
 
     # ------------------------------------------------------------------ they go
 

@@ -142,6 +142,13 @@ class Lines:
         waits = bool(self.tasks.values) or any(box.values for box in self.boxes)
         return waits or bool(self.held) or self.any_ranked()
 
+    def drop_ended(self) -> None:
+        """Take out what has ended while it waited, which else is seen when a worker begins it."""
+        for variable in (self.tasks, *self.ranked.values(), *self.boxes):
+            left = [value for value in variable.values if _still_waits(value)]
+            variable.values.clear()
+            variable.values.extend(left)
+
     def take(self, spare: int = 0) -> list[Task]:
         """Take out everything that waits, but for the first `spare` tasks of the default line."""
         values = self.tasks.values
@@ -152,6 +159,10 @@ class Lines:
         taken += self.held
         self.held.clear()
         return taken
+
+
+def _still_waits(value: Any) -> bool:
+    return type(value) is Payload or value.called() is not None
 
 
 def divide(value: Any, limit: int) -> tuple[Any, Any]:

@@ -24,7 +24,8 @@ class Places:
     def __init__(self, launchers: Sequence[Launcher]) -> None:
         self.launchers = list(launchers)  # by rank, of all that there ever were
         self.wanted = set(range(len(launchers)))  # ranks that are to have workers, or may
-        self._last = self.launchers[-1]  # of those that we start ourselves
+        # Of those that we start ourselves; None: there are none.
+        self._last = self.launchers[-1] if self.launchers else None
         self.given_up: dict[Launcher, HostError] = {}
         self._came: set[Launcher] = set()
         self._tries: dict[Launcher, int] = {}
@@ -52,8 +53,9 @@ class Places:
         return slots(self.offer(rank), self.ranks(self.launchers[rank]).index(rank))
 
     def fit(self, needs: Needs) -> bool:
-        """Whether there may be a worker that has what is needed."""
-        return any(satisfies(self.offer(rank), needs) for rank in self.usable())
+        """Whether there may be a worker that has what is needed; nobody knows if there is none."""
+        ranks = self.usable()
+        return not ranks or any(satisfies(self.offer(rank), needs) for rank in ranks)
 
     def unfit(self, needs: Needs) -> UnsupportedOptionError:
         """The error of a call for which there is none."""
@@ -71,13 +73,23 @@ class Places:
         return [rank for rank in ranks if self.launchers[rank] not in self.given_up]
 
     def resize(self, count: int) -> None:
-        """Want so many ranks: the lowest ones that may come, or new ones where our last is."""
+        """Want so many ranks: the lowest ones that may come, or new ones where our last is.
+
+        Raises:
+            UnsupportedOptionError: More are wanted, and we start none ourselves.
+        """
         wanted = sorted(self.wanted)[:count]
         for rank, launcher in enumerate(self.launchers):
             if len(wanted) < count and rank not in wanted and launcher not in self.given_up:
                 wanted.append(rank)
         first = len(self.launchers)
-        self.launchers += [self._last] * (count - len(wanted))
+        if self._last is not None:
+            self.launchers += [self._last] * (count - len(wanted))
+        elif len(wanted) < count:
+            raise UnsupportedOptionError(
+                f"there are {len(wanted)} workers, on machines that have joined by themselves: "
+                "for more of them, let more machines join"
+            )
         self.wanted = {*wanted, *range(first, len(self.launchers))}
 
     def add(self, launcher: Launcher, count: int) -> None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import socket
 
 
+LAUNCH_SECONDS = 60.0  # for an agent to answer that was launched, unless it is said otherwise
+
+
 class Handle(Protocol):
     """A running agent."""
 
