@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import array
 import contextlib
-import faulthandler
 import gc
 import json
-import mmap
 import multiprocessing.process  # noqa: F401 - not for us, but every worker needs it
 import os
 import select
@@ -30,6 +28,7 @@ from typing import Any, NoReturn
 
 from sleighexec import payload as pickling
 from sleighexec import wire
+from sleighexec.child import Child, kill_group, oom_kills
 from sleighexec.depot import Depot
 from sleighexec.journal import Journal
 from sleighexec.messages import (
@@ -46,8 +45,7 @@ from sleighexec.messages import (
     StopAgent,
     Watch,
 )
-from sleighexec.resources import visible
-from sleighexec.segments import reachable
+from sleighexec.newborn import CPUS, DUMP, begin
 from sleighexec.task import KILLED, MEMORY, OOM, TIMEOUT
 from sleighexec.worker import Worker
 
@@ -58,30 +56,11 @@ STOP_SECONDS = 0.5  # for a worker to stand still after SIGSTOP
 HALT_SECONDS = 5.0  # that a worker stands still until what it has not begun is given to others
 LATE_SECONDS = 2.0  # of a round of ours from which on we have stood still ourselves
 SEEN_SECONDS = 0.001  # far more than it takes until other processors see what one has written
-DUMP = signal.SIGUSR2  # has a worker write the stacks of its threads to its stderr
 DUMP_SECONDS = 1.0  # for it to do so, at most
 TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which ru_maxrss counts
-CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-# What numerical libraries go by when they are loaded: BLAS in all its kinds, OpenMP, numexpr.
-THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB")
 POLITE = {signal.SIGTERM, signal.SIGINT}  # signals that ask us to leave
 PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
-
-
-class _Child:
-    """A worker process, as the agent sees it."""
-
-    def __init__(self, number: int, pid: int, journal: Journal, stderr: int, pass_on: bool) -> None:
-        self.pass_on = pass_on  # what comes from stderr
-        self.number, self.pid, self.journal, self.stderr = number, pid, journal, stderr
-        self.tail = bytearray()
-        self.reason = ""  # why we have ended it; see Exited
-        self.seen = 0  # bytes of the tail at the last look
-        self.next_step: tuple[float, int, int] | None = None  # when, for which call, which signal
-        self.still_since: float | None = None  # it stands still, and nobody has heard of that yet
-        self.halts = 0  # of which our client was told
-        self.halted = False  # …the last of them lasts
 
 
 class Agent:
@@ -91,12 +70,12 @@ class Agent:
         self._control, self._parent = control, parent
         self._decoder = wire.Decoder()
         self._descriptors: deque[int] = deque()  # came with Start messages, in their order
-        self._children: dict[int, _Child] = {}  # by pid
+        self._children: dict[int, Child] = {}  # by pid
         self._depot: Depot | None = None  # what is kept here for all of them
         self._unwritten: deque[bytes] = deque()  # stderr of workers on its way to ours
         self._forked = 0  # workers so far
         self._pause = PARENT_CHECK  # seconds between looks at who must be ended
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
         self._stopping = self._leaving = False
         self._round_at = time.monotonic()
         self._selector = selectors.DefaultSelector()
@@ -136,7 +115,7 @@ class Agent:
     def die(self) -> NoReturn:
         """The client is gone: nothing that it started may stay."""
         for pid in self._children:
-            _kill_group(pid, signal.SIGKILL)
+            kill_group(pid)
         os._exit(0)
 
     # ------------------------------------------------------------------ the client's messages
@@ -170,12 +149,15 @@ class Agent:
         if type(message) is Signal:
             for child in list(self._children.values()):
                 if message.worker in (0, child.number):
-                    self._signal(child, message.signal)
+                    if message.signal == signal.SIGKILL:
+                        child.kill()
+                    else:
+                        child.signal(message.signal)
         elif type(message) is KillCall:
             for child in list(self._children.values()):
                 if child.number == message.worker and self._hold(child, message.call):
                     child.reason = KILLED
-                    _kill_group(child.pid, signal.SIGKILL)
+                    child.kill()
         elif type(message) is Watch:
             self._pause = min(self._pause, message.seconds)
         elif type(message) is StopAgent:
@@ -189,16 +171,9 @@ class Agent:
                 return
         self.die()  # it ends with our client
 
-    def _signal(self, child: _Child, number: int) -> None:
-        if number == signal.SIGKILL:
-            _kill_group(child.pid, number)
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, number)
-
-    def _hold(self, child: _Child, call: int) -> bool:
+    def _hold(self, child: Child, call: int) -> bool:
         """Stop a worker if it runs this call: its journal tells, while it stands still."""
-        os.kill(child.pid, signal.SIGSTOP)
+        child.signal(signal.SIGSTOP)
         deadline = time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline:
             pid, status, usage = os.wait4(child.pid, os.WUNTRACED | os.WNOHANG)
@@ -209,10 +184,10 @@ class Agent:
             if pid:
                 break
             time.sleep(0.0002)
-        if _present_call(child) == call:
+        if child.present_call() == call:
             return True
         if child.still_since is None and not child.halted:
-            os.kill(child.pid, signal.SIGCONT)
+            child.signal(signal.SIGCONT)
         return False
 
     # ------------------------------------------------------------------ workers that stand still
@@ -237,7 +212,7 @@ class Agent:
             elif now - child.still_since >= HALT_SECONDS:
                 self._halt(child)
 
-    def _halt(self, child: _Child) -> None:
+    def _halt(self, child: Child) -> None:
         """See that a worker begins nothing more, however soon it is continued, and tell of it.
 
         First we write, then we look; it writes what it begins, then looks. So whoever continues
@@ -248,12 +223,12 @@ class Agent:
         child.journal.halt(child.halts)
         time.sleep(SEEN_SECONDS)
         records, begun = child.journal.read()
-        if not _stands_still(child.pid) or child.journal.read() != (records, begun):
+        if not child.stands_still() or child.journal.read() != (records, begun):
             records = b""  # it may have been writing while we read: then it sends them itself
         halted = Halted(child.number, begun, child.journal.loan(), child.halts, (Payload(records),))
         self._tell(halted)
 
-    def _stirred(self, child: _Child, still: bool) -> None:
+    def _stirred(self, child: Child, still: bool) -> None:
         """A worker was stopped, or continued."""
         if still:
             if not child.halted and child.still_since is None:
@@ -277,22 +252,22 @@ class Agent:
                     self._step(child, now)
                 continue
             end, size = child.journal.limits()
-            if end and end <= now and (call := _present_call(child)):
+            if end and end <= now and (call := child.present_call()):
                 child.next_step = (now, call, DUMP)
                 self._step(child, now)
                 continue
-            large = size and _resident(child.pid) > size
-            if large and (call := _present_call(child)) and self._hold(child, call):
+            large = size and child.resident() > size
+            if large and (call := child.present_call()) and self._hold(child, call):
                 child.reason = MEMORY
-                _kill_group(child.pid, signal.SIGKILL)
+                child.kill()
 
-    def _step(self, child: _Child, now: float) -> None:
+    def _step(self, child: Child, now: float) -> None:
         """On the way of a call that takes too long: its stack, then SIGTERM, then SIGKILL."""
         assert child.next_step is not None
         _, call, number = child.next_step
         child.next_step = None
         if number == signal.SIGKILL:
-            _kill_group(child.pid, number)
+            child.kill()
         elif self._hold(child, call):
             if number == DUMP:
                 child.next_step = (now + DUMP_SECONDS, call, signal.SIGTERM)
@@ -300,8 +275,8 @@ class Agent:
             else:
                 child.reason = TIMEOUT
                 child.next_step = (now + TERM_SECONDS, call, signal.SIGKILL)
-            os.kill(child.pid, number)
-            os.kill(child.pid, signal.SIGCONT)
+            child.signal(number)
+            child.signal(signal.SIGCONT)
 
     def _fork(self, start: Start, descriptor: int) -> Worker | None:
         self._forked += 1
@@ -320,11 +295,11 @@ class Agent:
         if pid == 0:
             os.close(read)
             self._leave_to_child()
-            return _begin(setup, descriptor, write, journal)
+            return begin(setup, descriptor, write, journal)
         os.close(write)
         os.close(descriptor)
         os.set_blocking(read, False)
-        child = _Child(start.worker, pid, journal, read, setup["pass_on"])
+        child = Child(start.worker, pid, journal, read, setup["pass_on"])
         self._children[pid] = child
         self._selector.register(read, selectors.EVENT_READ, lambda: self._read(child))
         self._tell(Started(start.worker, pid))
@@ -352,7 +327,7 @@ class Agent:
 
     # ------------------------------------------------------------------ what workers do
 
-    def _read(self, child: _Child) -> None:
+    def _read(self, child: Child) -> None:
         """Keep the tail of what a worker writes to stderr, and pass it on to ours."""
         try:
             data = os.read(child.stderr, PIPE * 4)
@@ -398,8 +373,8 @@ class Agent:
             if child is not None:
                 self._report(child, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 
-    def _report(self, child: _Child, status: int, peak: int) -> None:
-        _kill_group(child.pid, signal.SIGKILL)  # what its tasks started goes with it
+    def _report(self, child: Child, status: int, peak: int) -> None:
+        child.kill()  # what its tasks started goes with it
         with contextlib.suppress(KeyError):
             while child.stderr in self._selector.get_map():
                 before = len(child.tail)
@@ -408,7 +383,7 @@ class Agent:
                     break
             self._selector.unregister(child.stderr)
         os.close(child.stderr)
-        running = _present_call(child) > 0
+        running = child.present_call() > 0
         records, begun = child.journal.read()
         loan = child.journal.loan()
         printed = child.journal.text.read() if running else b""
@@ -416,107 +391,11 @@ class Agent:
         text = bytes(child.tail[-REPORTED:]).decode("utf-8", "replace")
         values = (Payload(records), Payload(printed))
         if status == -signal.SIGKILL and not child.reason:
-            before, self._oom_kills = self._oom_kills, _oom_kills()
+            before, self._oom_kills = self._oom_kills, oom_kills()
             if self._oom_kills > before:
                 child.reason = OOM
         peak *= MAXRSS_UNIT
         self._tell(Exited(child.number, status, begun, loan, child.reason, peak, text, values))
-
-
-def _present_call(child: _Child) -> int:
-    """The number of the call that a worker runs; 0: none."""
-    records, begun = child.journal.read()
-    return begun if pickling.last_answered(Payload(records)) < begun else 0
-
-
-def _stands_still(pid: int) -> bool:
-    """Whether a process is stopped; False: or it is not known."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] == "T"
-    except OSError:
-        return False
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory that a process has resident; 0: not known."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * mmap.PAGESIZE
-    except OSError:
-        return 0
-
-
-def _oom_kills() -> int:
-    """How often the kernel has killed something in our control group since memory ran out."""
-    names = []
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/cgroup") as file:
-        for line in file:
-            _, kind, path = line.strip().split(":", 2)
-            # Of the second kind, or of the first, which counts in the very group of who was killed;
-            # in a container the path may be that outside.
-            if kind in ("", "memory"):
-                where = f"/sys/fs/cgroup/{kind}".rstrip("/")
-                what = "memory.oom_control" if kind else "memory.events"
-                names += [f"{where}{path.rstrip('/')}/{what}", f"{where}/{what}"]
-    for name in names:
-        with contextlib.suppress(OSError, ValueError), open(name) as events:
-            counts = [int(line.split()[1]) for line in events if line.startswith("oom_kill ")]
-            if counts:
-                return sum(counts)
-    return 0
-
-
-def _kill_group(pid: int, number: int) -> None:
-    """Signal a worker and what it started: each worker leads a session of its own."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal) -> Worker:
-    """In a new worker process: become one."""
-    os.setsid()  # a Ctrl-C in the terminal is the client's business
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    # Not SIG_IGN, which the children of a task would inherit.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(stderr, 2)
-    if not setup["pass_on"]:
-        os.dup2(stderr, 1)
-    os.close(null)
-    os.close(stderr)
-    for name, value in setup["environ"].items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    os.environ.update(visible(setup["slots"], os.environ))
-    _share_cpus(setup["threads"], setup["beside"])
-    with contextlib.suppress(OSError):
-        os.chdir(setup["cwd"])
-    faulthandler.enable(file=2)
-    faulthandler.register(DUMP, file=2)
-    owner, keeper = map(_reached, (setup["memory"], setup["depot"]))
-    return Worker(socket.socket(fileno=descriptor), journal, owner, keeper)
-
-
-def _reached(memory: list[Any] | None) -> int | None:
-    """The process id of an owner of segments, if we can have them."""
-    return memory[0] if memory and reachable(*memory) else None
-
-
-def _share_cpus(threads: int | None, beside: int) -> None:
-    """Tell numerical libraries how many threads to use, unless the user has told them."""
-    count = max(1, CPUS // beside) if threads is None else threads
-    if count:
-        for name in THREADS:
-            kind = "MAXIMUM" if name == "VECLIB" else "NUM"
-            os.environ.setdefault(f"{name}_{kind}_THREADS", str(count))
 
 
 def main(*, polite: bool = False) -> None:

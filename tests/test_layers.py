@@ -62,6 +62,8 @@ LADDER = [
     "journal",
     "failures",
     "worker",
+    "newborn",
+    "child",
     "agent",
     "outpost",
     "join",

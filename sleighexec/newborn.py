@@ -1,0 +1,64 @@
+"""What a process that an agent has just forked does to become a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+from typing import Any
+
+from sleighexec.journal import Journal
+from sleighexec.resources import visible
+from sleighexec.segments import reachable
+from sleighexec.worker import Worker
+
+DUMP = signal.SIGUSR2  # has a worker write the stacks of its threads to its stderr
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# What numerical libraries go by when they are loaded: BLAS in all its kinds, OpenMP, numexpr.
+THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB")
+
+
+def begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal) -> Worker:
+    """Become one. `setup`: see `messages.Start`."""
+    os.setsid()  # a Ctrl-C in the terminal is the client's business
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # Not SIG_IGN, which the children of a task would inherit.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(stderr, 2)
+    if not setup["pass_on"]:
+        os.dup2(stderr, 1)
+    os.close(null)
+    os.close(stderr)
+    for name, value in setup["environ"].items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    os.environ.update(visible(setup["slots"], os.environ))
+    _share_cpus(setup["threads"], setup["beside"])
+    with contextlib.suppress(OSError):
+        os.chdir(setup["cwd"])
+    faulthandler.enable(file=2)
+    faulthandler.register(DUMP, file=2)
+    owner, keeper = map(_reached, (setup["memory"], setup["depot"]))
+    return Worker(socket.socket(fileno=descriptor), journal, owner, keeper)
+
+
+def _reached(memory: list[Any] | None) -> int | None:
+    """The process id of an owner of segments, if we can have them."""
+    return memory[0] if memory and reachable(*memory) else None
+
+
+def _share_cpus(threads: int | None, beside: int) -> None:
+    """Tell numerical libraries how many threads to use, unless the user has told them."""
+    count = max(1, CPUS // beside) if threads is None else threads
+    if count:
+        for name in THREADS:
+            kind = "MAXIMUM" if name == "VECLIB" else "NUM"
+            os.environ.setdefault(f"{name}_{kind}_THREADS", str(count))
