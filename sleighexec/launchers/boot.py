@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 from sleighexec.errors import HostError
 from sleighexec.importer import MINOR
@@ -84,6 +85,27 @@ def script(python: str | None, prelude: str, cwd: str | None, environ: Mapping[s
         "exit 127\n"
     )
     return "\n".join(lines).encode()
+
+
+class Place(Protocol):
+    """What a launcher says of a place where there is a shell. See `launchers.command.Command`."""
+
+    @property
+    def python(self) -> str | None: ...
+
+    @property
+    def prelude(self) -> str: ...
+
+    @property
+    def cwd(self) -> str | None: ...
+
+    @property
+    def env(self) -> Mapping[str, str] | None: ...
+
+
+def opening(place: Place) -> bytes:
+    """What the shell in a place is told. Raises ValueError if it cannot be said."""
+    return script(place.python, place.prelude, place.cwd, place.env or {})
 
 
 @lru_cache(maxsize=1)

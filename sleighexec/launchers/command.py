@@ -153,7 +153,7 @@ class Command:
             object.__setattr__(self, "template", tuple(self.template))
         if not self.words():
             raise ValueError("the template of a Command is empty")
-        self.opening()
+        boot.opening(self)
 
     def words(self) -> list[str]:
         """The command that is started here."""
@@ -162,10 +162,6 @@ class Command:
         if words and not any(AGENT in word for word in words):
             words.append(AGENT)
         return [word.replace(AGENT, "sh") for word in words]
-
-    def opening(self) -> bytes:
-        """What is said to the shell at the other end."""
-        return boot.script(self.python, self.prelude, self.cwd, self.env or {})
 
     @property
     def host(self) -> str:
@@ -185,7 +181,7 @@ class Command:
         return Link(
             host,
             lambda link: ProcessStreams(words, host),
-            self.opening(),
+            boot.opening(self),
             timeout=timeout,
             delay=delay,
         )

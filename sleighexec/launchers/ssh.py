@@ -86,11 +86,7 @@ class SSH:
     def __post_init__(self) -> None:
         needs_of(self.resources)
         sshconfig.split(self.host)
-        self.opening()
-
-    def opening(self) -> bytes:
-        """What is said to the shell at the other end."""
-        return boot.script(self.python, self.prelude, self.cwd, self.env or {})
+        boot.opening(self)
 
     def launch(
         self,
@@ -101,7 +97,7 @@ class SSH:
         delay: float = 0,
     ) -> Handle:
         """Connect, `delay` seconds from now; `command`, made for this machine, has no use."""
-        return Link(self.host, self._connect, self.opening(), timeout=timeout, delay=delay)
+        return Link(self.host, self._connect, boot.opening(self), timeout=timeout, delay=delay)
 
     def _connect(self, link: Link) -> SSHStreams:
         key = None if self.key is None else os.path.expanduser(self.key)
