@@ -75,6 +75,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             os.environ["SLURM_CONF"] = before
 
 
+def run_anywhere(where: str) -> str:
+    """What the example prints that runs wherever its argument says."""
+    script = Path(__file__).parents[1] / "examples" / "anywhere.py"
+    words = [sys.executable, script, where]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def output(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE).stdout
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from sleighexec import Command, PoolBrokenError, SleighExecutor, WorkerLost
-from tests.clusters import PATIENCE, needs_slurm, output, slurm
+from tests.clusters import PATIENCE, needs_slurm, output, run_anywhere, slurm
 from tests.conftest import wait_for
 
 __all__ = ["slurm"]
@@ -47,4 +47,9 @@ def test_who_does_not_wait_for_a_job_that_waits_leaves_none_behind(slurm: Path) 
         wait_for(lambda: output("squeue", "-h") != "", "it is in the queue")
         executor.shutdown(cancel_futures=True)
         assert future.cancelled()
+    wait_for(lambda: output("squeue", "-h") == "", "no job is left")
+
+
+def test_the_example_that_runs_anywhere_prints_the_same_in_a_job(slurm: Path) -> None:
+    assert run_anywhere("slurm") == run_anywhere("local") != ""
     wait_for(lambda: output("squeue", "-h") == "", "no job is left")
