@@ -64,6 +64,12 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("where", nargs="?", default="unix", metavar="URL-OR-FILE")
     status.add_argument("--json", action="store_true", help="print for a program to read")
 
+    monitor = commands.add_parser("monitor", help="show how a server or executor is, all the time")
+    monitor.add_argument("where", nargs="?", default="unix", metavar="URL-OR-FILE")
+    monitor.add_argument(
+        "--every", type=float, default=1.0, metavar="SECONDS", help="between looks (default: 1)"
+    )
+
     doctor = commands.add_parser("doctor", help="check this machine, and log in to others")
     doctor.add_argument("hosts", nargs="*", metavar="HOST", help="as in nodes=[…]")
     doctor.add_argument("--json", action="store_true", help="print for a program to read")
@@ -156,6 +162,15 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _monitor(options: argparse.Namespace) -> int:
+    from sleighexec.monitor import watch
+
+    if not options.every > 0:
+        raise ValueError(f"--every takes a number of seconds, not {options.every}")
+    watch(options.where, options.every, sys.stdout)
+    return 0
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from sleighexec.doctor import examine
 
@@ -211,6 +226,7 @@ _COMMANDS = {
     "server": _server,
     "worker": _worker,
     "status": _status,
+    "monitor": _monitor,
     "doctor": _doctor,
     "ws": _workspace,
 }

@@ -80,6 +80,7 @@ LADDER = [
     "nws",
     "__init__",
     "doctor",
+    "monitor",
     "cli",
     "conformance",
     "__main__",
