@@ -294,13 +294,18 @@ def busy(executor: SleighExecutor, count: int) -> list[object]:
 
 
 @real
-def test_a_dropped_session_is_noticed_at_once_and_opened_again(hosts: Hosts) -> None:
+@pytest.mark.parametrize("victim", ["session", "agent", "outpost"])
+def test_a_dropped_session_is_noticed_at_once_and_opened_again(hosts: Hosts, victim: str) -> None:
     with SleighExecutor(nodes=["hippo"]) as executor:
-        worker = executor.submit(os.getpid).result(PATIENCE)
+        worker, agent = executor.submit(lambda: (os.getpid(), os.getppid())).result(PATIENCE)
+        outpost = int(Path(f"/proc/{agent}/stat").read_text().rsplit(")", 1)[1].split()[1])
         running, waiting = executor.submit(time.sleep, 60), executor.submit(abs, -7)
         wait_for(running.running, "it runs")
         began = time.monotonic()
-        hosts["hippo"].drop_ssh()
+        if victim == "session":
+            hosts["hippo"].drop_ssh()
+        else:
+            os.kill(agent if victim == "agent" else outpost, signal.SIGKILL)
         error = running.exception(PATIENCE)
         assert time.monotonic() - began < 1
         assert isinstance(error, WorkerLost)
