@@ -33,7 +33,7 @@ from sleighexec.engines.exits import register, shut_down
 from sleighexec.engines.hosts import Hosts
 from sleighexec.engines.joining import Joined, Reception
 from sleighexec.engines.lines import Lines, divide, size
-from sleighexec.engines.outcomes import deliver, hand_on
+from sleighexec.engines.outcomes import BROKEN_BY_CRASH, deliver, hand_on, lose
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.engines.workers import WorkerLink
@@ -771,7 +771,10 @@ class BuiltinEngine(Hosts):
         while begun and (loan := self._oldest_loan(worker)) is not None:
             [task] = space.settle(loan.number, 1)
             calls = task.size() if everything else 1
-            again.append((loan.variable, self._lose(task, calls, loss)))
+            left, tell = lose(task, calls, loss, again=not self._killing)
+            again.append((loan.variable, left))
+            for call in tell:
+                self.server.defer(call)
             begun = everything
         for loan in self._loans(worker):
             for task in loan.values:
@@ -787,11 +790,7 @@ class BuiltinEngine(Hosts):
         if self._killing:
             self._withdraw_waiting()
         elif (crashed or loss.status != 0) and self._break_on_crash and not loss.reason:
-            self._break(
-                "A process in the process pool was terminated abruptly while the future was "
-                "running or pending.",
-                None,
-            )
+            self._break(BROKEN_BY_CRASH, None)
         elif not worker.ready and not loss.host_lost:
             self._count_failed_start(loss)
         self._scale()
@@ -807,18 +806,6 @@ class BuiltinEngine(Hosts):
         elif self._failed_starts > 1:
             pause = START_PAUSE * 2 ** (self._failed_starts - 2)
             self._start_at = time.monotonic() + min(pause, LONGEST_START_PAUSE)
-
-    def _lose(self, task: Task, calls: int, loss: Loss) -> list[Task]:
-        """The first calls of a task are lost: what of it is to be done again, or still."""
-        again: list[Task] = []
-        for _ in range(calls):
-            # All but the last time, what is left of the task is not to be done, but to be lost.
-            again = [each for each in again if each is not task]
-            more, tell = task.lost(loss, again=not self._killing)
-            again += more
-            if tell is not None:
-                self.server.defer(tell)
-        return again
 
     def _break(self, text: str, cause: BaseException | None) -> None:
         """No worker can be had any more: say so to everybody who waits."""

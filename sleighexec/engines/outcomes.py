@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec import records
 from sleighexec.messages import Payload, Report
-from sleighexec.task import MEMORY, OOM, PLAIN, TIMEOUT, Call, Loss, Sink, is_deadly
+from sleighexec.task import MEMORY, OOM, PLAIN, TIMEOUT, Call, Loss, Sink, Task, is_deadly
 
 log = logging.getLogger("sleighexec")
 output_log = logging.getLogger("sleighexec.output")
 
 # Who waits, for which of its calls, and the record that came: flag, bytes (or values), buffers.
 Outcome = tuple[Sink, int, int, Any, Sequence[Any]]
+
+# As ProcessPoolExecutor has it: what is said of a pool that a crash is to break.
+BROKEN_BY_CRASH = (
+    "A process in the process pool was terminated abruptly while the future was running or pending."
+)
 
 
 def deliver(done: list[Outcome]) -> None:
@@ -55,6 +60,28 @@ def hand_on(output: Any, rank: int, report: Report) -> None:
                 output_log.info("%s", item, extra={"sleigh_worker": rank})
         except Exception:
             log.exception("sleighexec: what a task printed or logged could not be handed on")
+
+
+def lose(
+    task: Task, calls: int, loss: Loss, *, again: bool
+) -> tuple[list[Task], list[Callable[[], None]]]:
+    """The first calls of a task are lost.
+
+    `again`: they may be tried again, as far as they allow it.
+
+    Returns:
+        What of the task is to be done again, or still; what is to be called outside locks.
+    """
+    left: list[Task] = []
+    tell: list[Callable[[], None]] = []
+    for _ in range(calls):
+        # All but the last time, what is left of the task is not to be done, but to be lost.
+        left = [each for each in left if each is not task]
+        more, lost = task.lost(loss, again=again)
+        left += more
+        if lost is not None:
+            tell.append(lost)
+    return left, tell
 
 
 def lost_error(call: Call, losses: tuple[Loss, ...]) -> BaseException:

@@ -13,6 +13,7 @@ from typing import Any
 from sleighexec.engines.dask import journal, remote
 from sleighexec.engines.dask.batch import Batch
 from sleighexec.engines.dask.outcomes import Outcomes
+from sleighexec.engines.outcomes import BROKEN_BY_CRASH, lose
 from sleighexec.messages import Payload
 from sleighexec.task import KILLED, TIMEOUT, Loss, Task
 
@@ -73,28 +74,15 @@ class Losses(Outcomes):
         with self._touching:
             while begun and batch.tasks:
                 task = batch.tasks.popleft()
-                again += self._lose(task, task.size() if remains is None else 1, loss)
+                calls = task.size() if remains is None else 1
+                left, tell = lose(task, calls, loss, again=not self._killing)
+                again += left
+                self._deferred += tell
                 begun = remains is None  # then all of it may have begun
             again += batch.give_back(batch.size())
         self._put_back(batch, again)
         if self._break_on_crash and not reason and not self._killing:
-            self._break(
-                "A process in the process pool was terminated abruptly while the future was "
-                "running or pending.",
-                None,
-            )
-
-    def _lose(self, task: Task, calls: int, loss: Loss) -> list[Task]:
-        """The first calls of a task are lost: what of it is to be done again, or still."""
-        again: list[Task] = []
-        for _ in range(calls):
-            # All but the last time, what is left of the task is not to be done, but to be lost.
-            again = [each for each in again if each is not task]
-            more, tell = task.lost(loss, again=not self._killing)
-            again += more
-            if tell is not None:
-                self._deferred.append(tell)
-        return again
+            self._break(BROKEN_BY_CRASH, None)
 
     def _count_failed_start(self) -> None:
         """A worker ended before its first call: try again, or not any more."""
