@@ -17,6 +17,7 @@ import dask
 from distributed import Client
 
 from sleighexec import Sleigh, SleighExecutor, WorkspaceServer, current_worker
+from sleighexec.engines.dask.journal import folder_of
 from sleighexec.errors import (
     PoolBrokenError,
     UnsupportedOptionError,
@@ -162,6 +163,34 @@ def test_kill_9_of_a_worker_costs_nothing_with_retries(on_dask, tmp_path):
     wait_for(lambda: pending.progress().done > 10, "it has begun", LONG)
     os.kill(victim, signal.SIGKILL)
     assert pending.wait(LONG) == list(range(100))
+
+
+@pytest.mark.once
+def test_a_worker_that_is_sent_away_takes_nothing_with_it_that_tells_of_others(tmp_path):
+    began = tmp_path / "began"
+    with (
+        dask_cluster(2) as cluster,
+        SleighExecutor(engine=cluster.url, min_workers=2) as executor,
+    ):
+        pids = executor.eachWorker(os.getpid)
+        # Whichever of them stays, the call is there, and the other one has had its journals too.
+        both = [executor.submit(lambda: (note(str(began)), take("go"))) for _ in range(2)]
+        wait_for(lambda: marks(began) == "xx", "both run", LONG)
+        cluster.scale(1)
+        ended = [future.done for future in both]
+        wait_for(lambda: ended[0]() or ended[1](), "one was lost with its worker", LONG)
+        [left] = [pid for pid in pids if alive(pid)]
+        os.kill(left, signal.SIGKILL)
+        kinds = {type(future.exception(LONG)) for future in both}
+        assert kinds == {WorkerLost}
+        assert executor.submit(abs, -1).result(LONG) == 1
+        assert marks(began) == "xx"  # no call ran a second time
+
+
+def test_many_batches_share_few_files(on_dask):
+    assert list(on_dask.map(abs, range(1000), chunksize=2)) == list(range(1000))
+    found = list(folder_of(on_dask._engine.name).iterdir())
+    assert 0 < len(found) < 400  # of 500 batches
 
 
 def remember(what: str) -> None:

@@ -26,6 +26,7 @@ from tests.benchmarks import (
     fairness,
     latency,
     memory,
+    ondask,
     report,
     startup,
     throughput,
@@ -42,6 +43,7 @@ SUBJECTS: tuple[ModuleType, ...] = (
     memory,
     workspace,
     crashes,
+    ondask,
 )
 
 
@@ -105,7 +107,8 @@ def chosen(patterns: list[str], quick: bool) -> list[Measure]:
 
 def title(measure: Measure) -> str:
     """A measure in a line: its name, its goals, what it measures."""
-    numbers = sorted({str(goal.number) for row in measure.rows for goal in row.goals})
+    claims = [goal for row in measure.rows for goal in row.goals]
+    numbers = sorted({str(goal.number) for goal in claims if goal.number is not None})
     goals = f"goal {', '.join(numbers)}" if numbers else ""
     return f"{measure.name:14}{goals:12}{measure.rows[0].what}"
 
@@ -116,6 +119,9 @@ def measured(measures: list[Measure], quick: bool) -> report.Report:
     compileall.compile_dir(Path(sleighexec.__file__).parent, quiet=2)
     begin = time.monotonic()
     outcome = {"machine": report.machine(), "quick": quick, "rows": []}
+    for subject in SUBJECTS:
+        if missing := getattr(subject, "MISSING", ""):
+            print(f"left out: {subject.__name__.rpartition('.')[2]}, {missing}", file=sys.stderr)
     for measure in measures:
         print(f"{time.monotonic() - begin:5.0f} s  {measure.name}", file=sys.stderr, flush=True)
         outcome["rows"] += report.entries(measure, run(measure))

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.benchmarks.measure import TIMES, Measure, Samples, lines
 
-PACKAGES = ("sleighexec", "numpy", "cloudpickle", "loky", "redis")
+PACKAGES = ("sleighexec", "numpy", "cloudpickle", "loky", "redis", "distributed")
 HEAD = ("goal", "measured", "ours", "theirs", "times better", "floor", "")
 
 Report = dict[str, Any]

@@ -36,6 +36,7 @@ class Batch:
         self.tasks: deque[Task] = deque(tasks)
         self.future: Any = None
         self.address: str | None = None  # of the worker that it is meant for
+        self.ahead = False  # of what workers need to have something to run
         self.killed = False  # somebody wants a call of it killed
         self.stopping = 0  # the number of the one whose worker is asked just now
         self.answered = self.returned = 0

@@ -1,6 +1,6 @@
-"""What is asked of Dask, all of it: this is the one file that knows it.
+"""What is asked of Dask, all of it: this is the one file that imports it.
 
-Cluster     the scheduler, from here: members, submit, follow, run, plugins
+Cluster     the scheduler, from here: members, scatter, run, plugins; see also orders.py
 Attendant   a WorkerPlugin: a run in every worker there is and will be, restarted ones too
 Watcher     a SchedulerPlugin: tells who comes and goes and what was lost with it, and sees that
             nothing of ours runs twice: Dask would run again whatever was on a lost worker
@@ -11,22 +11,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 from urllib.parse import urlsplit
 
+import distributed
 from dask._task_spec import Task as DaskTask
-from distributed import Client, Worker, WorkerPlugin
+from distributed import Client, Status, Worker, WorkerPlugin
 from distributed.deploy.cluster import Cluster as DaskCluster
 from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.scheduler import TaskState
 
 from sleighexec.address import LOOPBACK
 from sleighexec.engines.dask import remote
+from sleighexec.engines.dask.orders import Arrived, Orders
 from sleighexec.engines.dask.run import Facts
-from sleighexec.errors import ConnectError
+from sleighexec.errors import ConnectError, UnsupportedOptionError
 
 RUN_SECONDS = 10.0  # that workers may take to answer what is asked at once
+TRIED = "distributed 2026.1 to 2026.8"
+SLOTS = frozenset(getattr(TaskState, "__slots__", ()))
+NEEDED = ("tasks", "workers", "worker_plugins", "get_events", "log_event")  # of a scheduler
 SCHEMES = {"dask": "tcp", "dask+tcp": "tcp", "dask+tls": "tls"}
 
 Tell = Callable[[Any], object]
@@ -50,7 +56,14 @@ class Attendant(WorkerPlugin):  # type: ignore[misc]
 
     def teardown(self, worker: Worker) -> None:
         """The run is over, or the worker ends."""
-        remote.detach(self._run, self._number)
+        remote.detach(self._run, self._number, ends=worker.status != Status.running)
+
+    def transition(self, key: Any, start: str, finish: str, **kwargs: Any) -> None:
+        """A task changes its state in this worker; of ours, one whose outcome nobody needs."""
+        if finish == "forgotten" or (finish == "released" and start == "memory"):
+            run, _, number = str(key).rpartition("-")
+            if run == self._run and not self._number:
+                remote.make_safe(run, int(number))
 
 
 class Watcher(SchedulerPlugin):  # type: ignore[misc]
@@ -63,7 +76,12 @@ class Watcher(SchedulerPlugin):  # type: ignore[misc]
         self._gone: set[str] = set()  # keys that had begun, or had a result, and have not any more
 
     def start(self, scheduler: Any) -> None:
-        """We are in the scheduler now."""
+        """We are in the scheduler now.
+
+        Raises:
+            UnsupportedOptionError: It is none that we know.
+        """
+        check(scheduler)
         self._scheduler = scheduler
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
@@ -112,6 +130,22 @@ class Watcher(SchedulerPlugin):  # type: ignore[misc]
         return False
 
 
+def check(scheduler: Any) -> None:
+    """See that Dask is as `Watcher` knows it: what it does there is not part of Dask's promises.
+
+    Raises:
+        UnsupportedOptionError: It is not.
+    """
+    missing = [f"TaskState.{name}" for name in ("run_spec", "who_wants") if name not in SLOTS]
+    missing += [f"Scheduler.{name}" for name in NEEDED if not hasattr(scheduler, name)]
+    if missing or DaskTask("probe", remote.lost)() != remote.lost():
+        raise UnsupportedOptionError(
+            f"the Dask scheduler has distributed {distributed.__version__}, with which nothing "
+            f"could keep calls from running twice ({', '.join(missing) or 'dask Task'}): "
+            f"sleighexec was tried with {TRIED}"
+        )
+
+
 def member(address: str, identity: dict[str, Any]) -> dict[str, Any]:
     """What there is to know of a worker, as plain values."""
     return {
@@ -127,8 +161,10 @@ def member(address: str, identity: dict[str, Any]) -> dict[str, Any]:
 class Cluster:
     """A Dask cluster, as an engine uses it. Thread-safe."""
 
-    def __init__(self, engine: Any, run: str) -> None:
+    def __init__(self, engine: Any, run: str, tell: Callable[[Arrived], object]) -> None:
         """`engine`: the URL of a scheduler, or a Client or Cluster object of Dask.
+
+        `tell` hears of outcomes, in Dask's own thread.
 
         Raises:
             ConnectError: No scheduler answers.
@@ -151,11 +187,17 @@ class Cluster:
                 self.client = Client(address, set_as_default=False)
             except (OSError, TypeError) as error:  # no certificate is a TypeError
                 raise ConnectError(f"no Dask scheduler answers at {engine}: {error}") from error
+        self.orders = Orders(self.client, tell)
 
     def watch(self, setup: dict[str, Any], tell: Tell) -> None:
         """From now on `tell` hears of events, and workers have the run."""
         self.client.subscribe_topic(self.run_name, lambda event: tell(event[1]))
-        self.client.register_plugin(Watcher(self.run_name, self.client.id))
+        try:
+            self.client.register_plugin(Watcher(self.run_name, self.client.id))
+        except UnsupportedOptionError:
+            raise
+        except Exception as error:
+            raise ConnectError(f"the Dask scheduler cannot serve: {error!r}") from error
         self._register(Attendant(self.run_name, setup, 0))
 
     def prepare(self, setup: dict[str, Any], number: int, call: Any) -> None:
@@ -201,51 +243,15 @@ class Cluster:
         """Wait until so many workers are there. Raises TimeoutError."""
         self.client.wait_for_workers(count, timeout=timeout)
 
-    def submit(
-        self,
-        key: str,
-        message: Any,
-        constants: Sequence[Any],
-        priority: int,
-        resources: dict[str, int],
-        address: str | None,
-        tell: Callable[[Any, BaseException | None], object],
-    ) -> Any:
-        """Hand out a batch; `tell` hears of its outcome, which is fetched at once.
-
-        Returns the Dask Future: it is to be kept, since Dask cancels what nobody holds.
-        """
-        pinned = {} if address is None else {"workers": [address], "allow_other_workers": False}
-        future = self.client.submit(
-            remote.run_batch,
-            message,
-            *constants,
-            key=key,
-            pure=False,  # else equal calls would be one
-            retries=0,
-            priority=priority,
-            resources=resources or None,
-            **pinned,
-        )
-        self.client.loop.add_callback(self._follow, future, tell)
-        return future
-
-    async def _follow(self, future: Any, tell: Any) -> None:
-        try:
-            outcome = await future
-        except BaseException as error:
-            tell(None, error)
-        else:
-            tell(outcome, None)
-
     def scatter(self, data: bytes, broadcast: bool) -> Any:
         """Bytes that Dask carries to the workers which need them, once to each."""
         return self.client.scatter(data, broadcast=broadcast, hash=False)
 
-    def cancel(self, future: Any) -> None:
-        """Nobody wants it any more. Does not stop it if it runs."""
-        with contextlib.suppress(Exception):  # the scheduler may be gone
-            self.client.cancel([future], force=True)
+    def cancel(self, held: list[Any]) -> None:
+        """Nobody wants these Dask Futures any more. Does not stop what runs."""
+        if held:
+            with contextlib.suppress(Exception):  # the scheduler may be gone
+                self.client.cancel(held, force=True)
 
     def run(
         self, function: Callable[..., Any], *args: Any, workers: list[str] | None = None

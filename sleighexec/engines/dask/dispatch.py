@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,13 +27,14 @@ from sleighexec.engines.dask.constants import Constants
 from sleighexec.engines.dask.house import House
 from sleighexec.engines.dask.lines import Lines
 from sleighexec.engines.dask.members import Member, Members
+from sleighexec.engines.dask.orders import Arrived, Order
 from sleighexec.engines.dask.printed import Printed
 from sleighexec.errors import ExecutorError
 from sleighexec.functions import FunctionTable
 from sleighexec.task import Task
 
 AWAY_SECONDS = 60.0  # that a worker may take to be started again
-AHEAD = 16  # batches for each slot, of calls that are known to be short,
+AHEAD = 64  # batches for each slot, of calls that are known to be short,
 AHEAD_SECONDS = 0.1  # as far as they take no longer together: so no worker waits for the next one
 PINNED = 100  # the priority of what is meant for one worker
 
@@ -82,7 +83,7 @@ class Dispatch:
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._deferred: deque[Callable[[], object]] = deque()
         self._ended = threading.Event()
-        self._cluster = Cluster(engine, self.name)
+        self._cluster = Cluster(engine, self.name, self._followed)
         self._constants = Constants(self._cluster, functions)
         try:
             self._house = House(self._cluster.our_host(), workspaces, address, name)
@@ -252,15 +253,23 @@ class Dispatch:
 
     def _hand_out(self) -> None:
         """Give Dask what can begin."""
+        if batches := [*self._next_by_rank(), *self._next_by_line()]:
+            self._send(batches)
+
+    def _next_by_rank(self) -> Iterator[Batch]:
+        """What is meant for workers that have nothing of that kind."""
         for member in self._members.present():
             box = self._boxes.get(member.rank)
             while box and member.pinned is None:
                 task, number = box.popleft()
                 part, _ = task.begin(1)
                 if part is not None:
-                    batch = Batch(next(self._numbers), [part], ("rank", member.rank), number)
+                    batch = self._batch([part], ("rank", member.rank), sticky=number)
                     batch.address, member.pinned = member.address, batch
-                    self._send(batch)
+                    yield batch
+
+    def _next_by_line(self) -> Iterator[Batch]:
+        """What any worker may run, or any that has what is needed."""
         for line in self._lines.names():
             _, needs = line
             slots = self._members.capacity(needs) if needs else self._slots()
@@ -268,56 +277,88 @@ class Dispatch:
             if not needs:  # all of these share what there is
                 out = sum(not batch.is_special for batch in self._batches.values())
             ahead = sum(batch.seconds for batch in self._batches.values() if batch.line == line)
-            while out < slots or (out < AHEAD * slots and ahead < AHEAD_SECONDS * slots):
+            # Not one by one: many at once cost Dask little more than one.
+            most = AHEAD * slots if out <= AHEAD * slots // 2 else slots
+            while out < slots or (out < most and ahead < AHEAD_SECONDS * slots):
                 tasks, seconds = self._lines.cut_off(line, self._pace, slots, any_calls=out < slots)
                 if not tasks:
                     break
-                if not self._send(Batch(next(self._numbers), tasks, line, seconds=seconds)):
-                    return
+                yield self._batch(tasks, line, seconds=seconds, ahead=out >= slots)
                 out, ahead = out + 1, ahead + seconds
             if not needs and self._lines.waits(line):
                 return  # what has a lower priority begins later
 
+    def _batch(
+        self,
+        tasks: list[Task],
+        line: Any,
+        *,
+        sticky: int = 0,
+        seconds: float = 0,
+        ahead: bool = False,
+    ) -> Batch:
+        batch = Batch(next(self._numbers), tasks, line, sticky, seconds)
+        batch.ahead = ahead
+        self._batches[batch.number] = batch
+        return batch
+
     def _slots(self) -> int:
         return self._most or max(self._members.slots(), 1)
 
-    def _send(self, batch: Batch) -> bool:
-        """Make a Dask task of it; False: that could not be done now."""
+    def _send(self, batches: list[Batch]) -> None:
+        """Make Dask tasks of them."""
+        orders = []
+        for batch in batches:
+            try:
+                orders.append((batch, self._order(batch)))
+            except Exception as error:
+                self._not_sent([batch], error)
         try:
-            groups, needed = batch.groups()
-            present = self._members.present()
-            if present:
-                news, constants = self._constants.news(needed)
-            else:  # nobody could keep what was scattered
-                news, constants = [as_news(each) for each in needed], []
-            ranks = {member.name: member.rank for member in present if not member.told}
-            forgotten = tuple(self._functions.forgotten[-256:])
-            header = self.name, batch.number, ranks, self.max_workers, batch.sticky
-            message: Any = pickle.dumps((*header, news, groups, forgotten), 5)
-            if len(message) > BIG and present:
-                message = self._cluster.scatter(message, broadcast=False)
-            priority, needs = (PINNED, ()) if batch.address is not None else batch.line
-            tell = partial(self._followed, batch)
-            self._batches[batch.number] = batch
-            key = f"{self.name}-{batch.number}"
-            batch.future = self._cluster.submit(
-                key, message, constants, priority, dict(needs), batch.address, tell
-            )
+            futures = self._cluster.orders.submit([order for _, order in orders])
         except Exception as error:
-            self._batches.pop(batch.number, None)
-            self._let_go(batch)
-            if not self._cluster.alive():
-                self._break("the Dask scheduler is gone", error)
-                return False
-            log.exception("sleighexec: calls could not be given to Dask")
-            text = f"the call could not be given to Dask: {error!r}"
+            self._not_sent([batch for batch, _ in orders], error)
+            return
+        for (batch, _), future in zip(orders, futures):
+            batch.future = future
+
+    def _order(self, batch: Batch) -> Order:
+        """A batch as it travels."""
+        groups, needed = batch.groups()
+        present = self._members.present()
+        if present:
+            news, constants = self._constants.news(needed)
+        else:  # nobody could keep what was scattered
+            news, constants = [as_news(each) for each in needed], []
+        ranks = {member.name: member.rank for member in present if not member.told}
+        forgotten = tuple(self._functions.forgotten[-256:])
+        header = self.name, batch.number, ranks, self.max_workers, batch.sticky
+        message: Any = pickle.dumps((*header, news, groups, forgotten), 5)
+        if len(message) > BIG and present:
+            message = self._cluster.scatter(message, broadcast=False)
+        priority, needs = (PINNED, ()) if batch.address is not None else batch.line
+        key = f"{self.name}-{batch.number}"
+        return Order(key, batch, message, constants, priority, needs, batch.address, batch.ahead)
+
+    def _not_sent(self, batches: list[Batch], error: BaseException) -> None:
+        """These could not be given to Dask."""
+        if not self._cluster.alive():
+            self._break("the Dask scheduler is gone", error)
+            return
+        log.error("sleighexec: calls could not be given to Dask", exc_info=error)
+        for batch in batches:
+            self._finish(batch)
+        text = f"the call could not be given to Dask: {error!r}"
+        for batch in batches:
             for task in batch.tasks:
                 self._deferred.append(partial(task.fail, lambda: ExecutorError(text)))
-        return True
 
-    def _followed(self, batch: Batch, outcome: Any, error: BaseException | None) -> None:
+    def _followed(self, arrived: Arrived) -> None:
         """Called by Dask's own thread."""
-        self._inbox.put(partial(self._came, batch, outcome, error))
+        self._inbox.put(partial(self._all_came, arrived))
+
+    def _all_came(self, arrived: Arrived) -> None:
+        for batch, outcome, error in arrived:
+            self._came(batch, outcome, error)
 
     def _finish(self, batch: Batch) -> None:
         """It is not with Dask any more."""

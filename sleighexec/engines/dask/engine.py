@@ -22,6 +22,7 @@ from typing import Any
 from sleighexec.engines import exits
 from sleighexec.engines.base import Prepared
 from sleighexec.engines.dask import remote
+from sleighexec.engines.dask.batch import Batch
 from sleighexec.engines.dask.losses import Losses
 from sleighexec.errors import ExecutorError, ForkedProcessError, UnsupportedOptionError
 from sleighexec.resources import Needs
@@ -115,6 +116,7 @@ class DaskEngine(Losses):
                 )
 
     def kill(self, whom: Any) -> bool:
+        batches: list[tuple[Batch, int]] = []
         found = False
         with self._touching:
             for batch in list(self._batches.values()):
@@ -125,7 +127,9 @@ class DaskEngine(Losses):
                 found = batch.killed = True
                 if batch.stopping != position:  # else it was asked for already
                     batch.stopping = position
-                    self._stop(batch, position)
+                    batches.append((batch, position))
+        if batches:
+            self._stop(batches)
         return found
 
     def shutdown(self, *, cancel: bool = False) -> None:

@@ -1,6 +1,6 @@
 """What a Dask worker has begun and finished of one batch, in a file that outlives it.
 
-    worker: call begins ─▶ its number; call ends ─▶ its record (as in worker.py)
+    worker: batch ─▶ its number; call begins ─▶ its number; call ends ─▶ its record (see worker.py)
     client, when the worker has died: which results are there, which call it was, what it printed
 
 Dask knows of a task only that its worker is gone. The file says which one call of it was running:
@@ -16,6 +16,7 @@ import pickle
 import shutil
 import struct
 import tempfile
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +24,12 @@ from sleighexec import payload as pickling
 from sleighexec.output import CallText
 
 SHELL = struct.Struct("=QQ")  # bytes of records, calls begun
-WRITER = struct.Struct("=qq")  # behind it: process id, rank
+WRITER = struct.Struct("=qqq")  # behind it: number of the batch, process id, rank
 TEXT_AT = SHELL.size + WRITER.size
 RECORDS_AT = TEXT_AT + CallText.LENGTH
 FIRST_ROOM = 64 * 1024  # bytes for records; it grows
+KEPT_ROOM = 4 * FIRST_ROOM  # a file that is bigger is not used again
+STACK = ".stack"  # the file beside it with the stacks of a call whose time was up
 
 
 class Remains(NamedTuple):
@@ -54,25 +57,43 @@ def folder_of(run: str) -> Path:
 
 
 class Journal:
-    """The journal of the batch that runs now. Its file is removed by who needs it no more."""
+    """The journal of one batch, and when that one's outcome is safe, of another."""
 
-    def __init__(self, run: str, number: int, rank: int) -> None:
-        """Raises FileExistsError: somebody has begun this batch before."""
+    def __init__(self, run: str) -> None:
         folder = folder_of(run)
         folder.mkdir(mode=0o700, exist_ok=True)
-        self.path = folder / str(number)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor, path = tempfile.mkstemp(dir=folder)
+        self.path = Path(path)
         try:
             os.ftruncate(descriptor, RECORDS_AT + FIRST_ROOM)
             self._memory = mmap.mmap(descriptor, RECORDS_AT + FIRST_ROOM)
         finally:
             os.close(descriptor)
-        WRITER.pack_into(self._memory, SHELL.size, os.getpid(), rank)
         self.text = CallText(self._memory, TEXT_AT)
         self._room = FIRST_ROOM
-        self.end = self.finished = 0
-        self._run_at = 0
+        self.number = self.end = self.finished = self._run_at = 0
         self._in_run = False
+        self.is_safe = self.has_ended = False
+
+    def start(self, number: int, rank: int) -> None:
+        """From now on this is the journal of that batch."""
+        WRITER.pack_into(self._memory, SHELL.size, 0, 0, 0)
+        self.end = self.finished = 0
+        self._in_run = self.is_safe = self.has_ended = False
+        SHELL.pack_into(self._memory, 0, 0, 0)
+        self.text.clear()
+        self.number = number
+        WRITER.pack_into(self._memory, SHELL.size, number, os.getpid(), rank)
+
+    @property
+    def stack_file(self) -> str:
+        """Where the stacks are to be written of a call that has no more time."""
+        return f"{self.path}{STACK}"
+
+    @property
+    def is_handy(self) -> bool:
+        """Whether it is worth to be kept for another batch."""
+        return self._room <= KEPT_ROOM
 
     def begin(self) -> None:
         """The next call begins."""
@@ -112,9 +133,15 @@ class Journal:
         """All that was written."""
         return self._memory[RECORDS_AT : RECORDS_AT + self.end]
 
+    def note(self, text: str) -> None:
+        """The call prints this."""
+        self._close_run()
+        self.text.add(text)
+
     def close(self) -> None:
-        """The batch has ended. The file stays: until its outcome has come, we may die."""
+        """Nobody will need it."""
         self._memory.close()
+        _remove(self.path)
 
     def _ended(self) -> None:
         self.finished += 1
@@ -143,38 +170,107 @@ class Journal:
             self._memory[at : at + 4] = size.to_bytes(4, "big")
 
 
-def stack_file(run: str, number: int) -> Path:
-    """Where the stacks of a batch are written whose call has no more time."""
-    return folder_of(run) / f"{number}.stack"
+class Journals:
+    """Those of a run in one process. Thread-safe.
 
+    The file of a batch is in use until its outcome is safe: till then we may die. After that it
+    serves another batch, since to make a file takes longer than a short batch.
+    """
 
-def has_begun(run: str, number: int) -> bool:
-    """Whether a batch has begun on this machine, and its outcome is not safe yet."""
-    return (folder_of(run) / str(number)).exists()
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._used: dict[int, Journal] = {}
+        self._spare: list[Journal] = []
+
+    def __contains__(self, number: int) -> bool:
+        """Whether this batch has begun here, and its outcome is not safe yet."""
+        return number in self._used
+
+    def start(self, number: int, rank: int) -> Journal:
+        """The journal of a batch that begins. Raises KeyError: it has begun before."""
+        with self._lock:
+            if number in self._used:
+                raise KeyError(number)
+            journal = self._spare.pop() if self._spare else Journal(self._run)
+            self._used[number] = journal
+        journal.start(number, rank)
+        return journal
+
+    def end(self, journal: Journal) -> None:
+        """Its batch has ended."""
+        with self._lock:
+            journal.has_ended = True
+            self._put_back(journal)
+
+    def make_safe(self, number: int) -> None:
+        """The outcome of this batch is safe, or nobody wants it."""
+        with self._lock:
+            journal = self._used.get(number)
+            if journal is not None:
+                journal.is_safe = True
+                self._put_back(journal)
+
+    def _put_back(self, journal: Journal) -> None:
+        if journal.is_safe and journal.has_ended:
+            del self._used[journal.number]
+            if journal.is_handy:
+                self._spare.append(journal)
+            else:
+                journal.close()
+
+    def close(self) -> None:
+        """Nobody will need these; batches that still run keep theirs until they end."""
+        with self._lock:
+            for journal in self._used.values():
+                journal.is_safe = True
+            for journal in list(self._used.values()):
+                self._put_back(journal)
+            for journal in self._spare:
+                journal.close()
+            self._spare = []
 
 
 def read(run: str, number: int) -> Remains | None:
     """What is left of a batch on this machine; None: it has not begun here."""
-    try:
-        data = (folder_of(run) / str(number)).read_bytes()
-    except FileNotFoundError:
+    path = _find(run, number)
+    if path is None:
         return None
-    if len(data) < RECORDS_AT:  # its worker died while it made the file
-        return Remains(b"", 0, b"", "", 0, -1)
+    data = path.read_bytes()
     end, begun = SHELL.unpack_from(data, 0)
     stack = ""
     with contextlib.suppress(FileNotFoundError):
-        stack = stack_file(run, number).read_text(errors="replace")
+        stack = Path(f"{path}{STACK}").read_text(errors="replace")
     printed = CallText(bytearray(data), TEXT_AT).read()
     records = data[RECORDS_AT : RECORDS_AT + end]
-    return Remains(records, begun, printed, stack, *WRITER.unpack_from(data, SHELL.size))
+    _, pid, rank = WRITER.unpack_from(data, SHELL.size)
+    return Remains(records, begun, printed, stack, pid, rank)
+
+
+def _find(run: str, number: int) -> Path | None:
+    """The journal of a batch on this machine."""
+    with contextlib.suppress(FileNotFoundError):  # there is none of this run
+        for path in folder_of(run).iterdir():
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                head = file.read(TEXT_AT)
+                if len(head) == TEXT_AT and path.suffix != STACK:  # else it was just being made
+                    found, _, _ = WRITER.unpack_from(head, SHELL.size)
+                    if found == number:
+                        return path
+    return None
 
 
 def remove(run: str, number: int) -> None:
-    """Its outcome is safe: forget a batch."""
-    for path in (folder_of(run) / str(number), stack_file(run, number)):
+    """What was left of a batch is known: forget it."""
+    path = _find(run, number)
+    if path is not None:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    for each in (path, Path(f"{path}{STACK}")):
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+            each.unlink()
 
 
 def remove_all(run: str) -> None:

@@ -40,7 +40,7 @@ class Losses(Outcomes):
             self._limbo[batch.number] = (batch, host, time.monotonic() + REMAINS_SECONDS)
             return
         if batch.future is not None:
-            self._cluster.cancel(batch.future)
+            self._cluster.cancel([batch.future])
         self._finish(batch)
         if remains is None and known:
             self._come_back(batch, f"Dask could not run the call: {why!r}")

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sleighexec import payload as pickling
-from sleighexec.engines.dask import journal, remote
+from sleighexec.engines.dask import remote
 from sleighexec.engines.dask.batch import Batch
 from sleighexec.engines.dask.dispatch import Dispatch
 from sleighexec.engines.dask.members import Member
@@ -30,17 +30,16 @@ class Outcomes(Dispatch):
         if error is not None:
             self._failed(batch, error)
             return
-        kind, who, *rest = outcome if len(outcome) > 1 else (*outcome, None)
+        kind, who, *rest = remote.outcome_of(outcome)
         member = self._see(who)
         if kind == remote.DONE:
             if member is not None:
                 member.told = True
             self._failed_starts = self._bounces = 0
             self._finish(batch)
-            seconds, records, buffers, returned = rest
+            seconds, records, returned, buffers = rest
             self._answered(batch, Payload(records, buffers), member, seconds)
             self._put_back(batch, batch.give_back(returned - batch.returned))
-            journal.remove(self.name, batch.number)
         elif kind == remote.STRANGER:
             if member is not None:
                 member.told = False
@@ -103,9 +102,13 @@ class Outcomes(Dispatch):
         batch.returned = returned
         self._put_back(batch, back)
         self._pace.learn(batch.names, LONG)
-        for other in list(self._batches.values()):  # those that Dask holds are to wait here
-            if other.names & batch.names and other is not batch and other.address is None:
-                self._stop(other, 0)
+        others = [
+            (other, 0)
+            for other in self._batches.values()
+            if other.names & batch.names and other is not batch and other.address is None
+        ]
+        if others:  # those that Dask holds are to wait here
+            self._stop(others)
 
     def _put_back(self, batch: Batch, tasks: list[Task]) -> None:
         """These have not begun after all: they are first in line again."""
@@ -117,27 +120,35 @@ class Outcomes(Dispatch):
             box = self._boxes.setdefault(batch.line[1], deque())
             box.extendleft((task, batch.sticky) for task in reversed(tasks))
 
-    def _stop(self, batch: Batch, call: int) -> None:
-        """Have the worker that runs this call of a batch end itself; 0: only call it back.
+    def _stop(self, batches: list[tuple[Batch, int]]) -> None:
+        """Have the workers that run these calls of batches end themselves; 0: only call it back.
 
-        If nobody has begun the batch, it comes back.
+        Those that nobody has begun come back.
         """
         present = {member.address for member in self._members.present()}
 
         def heard(answers: dict[str, Any]) -> None:
-            batch.stopping = 0
-            if present <= answers.keys() and not any(answers.values()):
-                self._recall(batch)  # nobody has begun it, and nobody will
+            begun = {number for answer in answers.values() for number in answer or ()}
+            for batch, _ in batches:
+                batch.stopping = 0
+            if present <= answers.keys():  # else somebody may have begun them
+                self._recall([batch for batch, _ in batches if batch.number not in begun])
 
         def tell(answers: dict[str, Any]) -> None:
             self._inbox.put(partial(heard, answers))
 
-        self._cluster.ask(tell, remote.stop, self.name, [(batch.number, call)], False)
+        numbers = [(batch.number, call) for batch, call in batches]
+        self._cluster.ask(tell, remote.stop, self.name, numbers, False)
 
-    def _recall(self, batch: Batch) -> None:
-        """No worker has begun it, nor will any."""
-        if self._batches.get(batch.number) is batch and batch.number not in self._limbo:
-            self._cluster.cancel(batch.future)
+    def _recall(self, batches: list[Batch]) -> None:
+        """No worker has begun these, nor will any."""
+        with_dask = [
+            batch
+            for batch in batches
+            if self._batches.get(batch.number) is batch and batch.number not in self._limbo
+        ]
+        self._cluster.cancel([batch.future for batch in with_dask])
+        for batch in reversed(with_dask):  # so that the first of them is first in line again
             self._finish(batch)
             with self._touching:
                 back = batch.give_back(batch.size())

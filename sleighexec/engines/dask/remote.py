@@ -3,6 +3,7 @@
     attach (a WorkerPlugin) ─▶ Run: rank, what it has learned, workspaces, calls that prepare it
     run_batch (a Dask task) ─▶ prepare once ─▶ learn ─▶ call by call, each noted in the journal
                                ─▶ (how it went, which worker, records of results, not begun)
+    make_safe (by the WorkerPlugin): Dask lets go of an outcome, so the journal may serve again
 
 Nothing here imports Dask.
 """
@@ -32,34 +33,48 @@ DONE, STRANGER, BROKEN, AGAIN, LOST = "done", "stranger", "broken", "again", "lo
 runs: dict[str, Run] = {}
 
 
-def run_batch(message: bytes, *constants: bytes) -> tuple[Any, ...]:
-    """A Dask task: run a batch of calls.
+def run_batch(message: bytes, *constants: bytes) -> Any:
+    """A Dask task: run a batch of calls. What it returns is for `outcome_of`."""
+    kind, who, *rest = _run_batch(message, constants)
+    buffers = rest.pop() if kind == DONE else []
+    head = pickle.dumps((kind, who, *rest), 5)
+    return (head, buffers) if buffers else head  # of bytes Dask knows the size at once
 
-    Returns:
-        How it went, which worker this is, and for DONE: seconds, records, the big buffers of the
-        last result, how many calls have not begun.
+
+def outcome_of(returned: Any) -> tuple[Any, ...]:
+    """How a batch went, on which worker; for BROKEN the error; for DONE seconds, records, how many
+    calls have not begun, and the big buffers of the last result.
     """
+    head, buffers = returned if type(returned) is tuple else (returned, [])
+    outcome = pickle.loads(head)
+    return (*outcome, buffers) if outcome[0] == DONE else outcome
+
+
+def _run_batch(message: bytes, constants: tuple[bytes, ...]) -> tuple[Any, ...]:
     name, number, ranks, count, sticky, news, groups, forgotten = pickle.loads(message)
     run = runs.get(name)
     if run is None:
         return STRANGER, None
     rank = run.given = ranks.get(run.facts.name, run.given)
     if rank < 0:
-        return STRANGER, run.who()
+        return STRANGER, run.who
     if run.setup["versions"] != (__version__, MINOR):
         theirs, ours = run.setup["versions"], (__version__, MINOR)
         text = "the Dask worker {} has sleighexec {} on Python {}, the caller {} on {}"
         problem = RuntimeError(text.format(run.facts.name, *ours, *theirs))
-        return BROKEN, run.who(), failure_of(problem, __file__)
+        return BROKEN, run.who, failure_of(problem, __file__)
     with run.stopping:
         if number in run.revoked or run.gone:
-            return DONE, run.who(), 0.0, b"", [], sum(len(items) for *_, items in groups)
+            return DONE, run.who, 0.0, b"", sum(len(items) for *_, items in groups), []
         try:
-            written = journal.Journal(name, number, rank)
-        except FileExistsError:
-            return AGAIN, run.who()
+            written = run.journals.start(number, rank)
+        except KeyError:
+            return AGAIN, run.who
         lined_up = deque((*kind, deque(items)) for *kind, items in groups)
         batch = run.batches[threading.get_ident()] = RunningBatch(number, written, lined_up)
+        if not run.relieving and sum(len(items) for *_, items in groups) > 1:
+            run.relieving = True
+            threading.Thread(target=run.relieve, name="sleigh-relief", daemon=True).start()
     try:
         with run.preparing:
             run.join(rank, count)
@@ -70,15 +85,14 @@ def run_batch(message: bytes, *constants: bytes) -> tuple[Any, ...]:
                 run.forget(forgotten, sum(each[0] == pickling.SHARED for each in news))
         try:
             if failure is not None:
-                return BROKEN, run.who(), failure
+                return BROKEN, run.who, failure
             return _run(run, batch, sticky)
         finally:
             run.leave(given)
     finally:
-        batch.ended.set()
         with run.stopping:
             del run.batches[threading.get_ident()]
-            written.close()
+        run.journals.end(written)
 
 
 def _run(run: Run, batch: RunningBatch, sticky: int) -> tuple[Any, ...]:
@@ -86,10 +100,7 @@ def _run(run: Run, batch: RunningBatch, sticky: int) -> tuple[Any, ...]:
     if sticky in run.prepared:  # we have come after the call was made, and made it on arrival
         written.begin()
         written.write(*run.prepared[sticky])
-        return DONE, run.who(), 0.0, written.records(), [], 0
-    if sum(len(items) for *_, items in batch.groups) > 1:
-        args = (batch,)
-        threading.Thread(target=run.relieve, args=args, name="sleigh-relief", daemon=True).start()
+        return DONE, run.who, 0.0, written.records(), 0, []
     began = time.perf_counter()
     records, buffers = run.call_all(batch)
     seconds = time.perf_counter() - began
@@ -98,12 +109,12 @@ def _run(run: Run, batch: RunningBatch, sticky: int) -> tuple[Any, ...]:
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
-    return DONE, run.who(), seconds, records, buffers, batch.returned
+    return DONE, run.who, seconds, records, batch.returned, buffers
 
 
-def lost() -> tuple[str]:
+def lost() -> bytes:
     """A Dask task that stands for a batch which must not run a second time."""
-    return (LOST,)
+    return pickle.dumps((LOST, None), 5)
 
 
 def attach(name: str, facts: Facts, setup: dict[str, Any], number: int, call: Any) -> None:
@@ -118,8 +129,11 @@ def attach(name: str, facts: Facts, setup: dict[str, Any], number: int, call: An
         run.calls[number] = call
 
 
-def detach(name: str, number: int) -> None:
-    """A run is over, or a call that prepares is not to be made any more."""
+def detach(name: str, number: int, *, ends: bool) -> None:
+    """A run is over, or a call that prepares is not to be made any more.
+
+    `ends`: only this worker does, and others on this machine may have the run.
+    """
     run = runs.get(name)
     if run is None:
         return
@@ -137,34 +151,37 @@ def detach(name: str, number: int) -> None:
         os.chdir(run.folder)
     if run.reach is not None:
         run.reach.close()
-    journal.remove_all(name)
+    run.journals.close()
+    if not ends:
+        journal.remove_all(name)
 
 
-def stop(name: str, batches: list[tuple[int, int]], everything: bool) -> bool | None:
+def make_safe(name: str, number: int) -> None:
+    """The outcome of this batch has been fetched, or nobody wants it."""
+    run = runs.get(name)
+    if run is not None:
+        run.journals.make_safe(number)
+
+
+def stop(name: str, batches: list[tuple[int, int]], everything: bool) -> list[int] | None:
     """Kill this process if it runs one of these calls, as (batch, its number there).
 
     `everything`: or any call of the run. What has not begun here will not any more. Else it
-    returns whether one of these batches has begun here.
+    returns those of the batches that have begun here.
     """
     run = runs.get(name)
     if run is None:
         return None
     with run.stopping:
         run.gone = run.gone or everything
-        runs_here = False
+        calls = dict(batches)
         for batch in run.batches.values():
-            for number, call in batches:
-                if batch.number == number:
-                    runs_here = True
-                    if call == batch.call and run.facts.killable:
-                        os.kill(os.getpid(), signal.SIGKILL)
-            if everything and run.facts.killable:
+            wanted = everything or calls.get(batch.number) == batch.call
+            if wanted and run.facts.killable:
                 os.kill(os.getpid(), signal.SIGKILL)
-        for number, _ in batches:
-            # One whose outcome is on its way has been begun as well.
-            runs_here = runs_here or journal.has_begun(name, number)
-        run.revoked.update(number for number, _ in batches)
-        return runs_here
+        run.revoked.update(calls)
+        # One whose outcome is on its way has begun as well.
+        return [number for number in calls if number in run.journals]
 
 
 def describe(name: str) -> tuple[int, str, str, bool]:
@@ -179,12 +196,6 @@ def read_remains(name: str, number: int) -> journal.Remains | None:
     return journal.read(name, number)
 
 
-def forget_batches(name: str, numbers: list[int]) -> None:
-    """The outcomes of these batches are safe."""
-    for number in numbers:
-        journal.remove(name, number)
-
-
 def _note_output(text: str, lines: list[str]) -> None:
     """Something is printed in this process: by which call?"""
     here = threading.get_ident()
@@ -193,7 +204,5 @@ def _note_output(text: str, lines: list[str]) -> None:
         if batch is None and run.facts.threads == 1:  # by a thread of the call
             batch = next(iter(list(run.batches.values())), None)
         if batch is not None:
-            with contextlib.suppress(ValueError):  # it has just ended
-                batch.journal._close_run()
-                batch.journal.text.add(text)
+            batch.journal.note(text)
             return

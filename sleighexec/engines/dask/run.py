@@ -28,6 +28,7 @@ from sleighexec.functions import CLASSIC_NAMES, Learned, apply
 from sleighexec.messages import Payload
 
 LONG = 0.05  # seconds: behind a call that runs so long nothing waits in its batch
+IDLE_LOOKS = 100  # after which the thread that looks for such calls ends
 MAX_SECONDS = 0.5  # that a batch of several calls goes on
 MAX_BYTES = 1024 * 1024  # of results after which a batch ends
 KEPT_SHARED = 16  # shared values that no present call needs
@@ -70,7 +71,6 @@ class RunningBatch:
     def __init__(self, number: int, written: journal.Journal, groups: deque[Any]) -> None:
         self.number, self.journal, self.groups = number, written, groups
         self.returned = 0  # calls that were taken off again
-        self.ended = threading.Event()
 
     @property
     def call(self) -> int:
@@ -97,15 +97,15 @@ class Run:
         self.context: contexts.WorkerContext | None = None
         self.preparing = threading.RLock()  # guards all above, where several threads run tasks
         self.batches: dict[int, RunningBatch] = {}  # by thread
-        self.stopping = threading.Lock()  # guards batches and revoked
+        self.relieving = False  # a thread does
+        self.stopping = threading.Lock()  # guards batches, revoked and relieving
         self.revoked: set[int] = set()  # batches that are not to begin here any more
         self.gone = False
         self.main: Any = None
-
-    def who(self) -> tuple[Any, ...]:
-        """This worker, for the client."""
+        self.journals = journal.Journals(name)
         python = ".".join(map(str, sys.version_info[:3]))
-        return self.facts.name, self.facts.address, os.getpid(), os.uname().nodename, python
+        # This worker, for the client.
+        self.who = (facts.name, facts.address, os.getpid(), os.uname().nodename, python)
 
     # ------------------------------------------------------------------ before the calls
 
@@ -216,7 +216,7 @@ class Run:
                     if function is None:
                         function = self.learned.function(key)
                     if limits is not None:
-                        self._limit(batch.number, limits)
+                        self._limit(written, limits)
                     if form:
                         args, kwargs = arguments(item)
                         result = function(*args, **kwargs)
@@ -246,7 +246,7 @@ class Run:
             groups.popleft()
         return written.records(), []
 
-    def _limit(self, number: int, limits: tuple[float, int]) -> None:
+    def _limit(self, written: journal.Journal, limits: tuple[float, int]) -> None:
         """The call that begins has so much time: then this process ends, whatever it does."""
         if not self.facts.killable:
             raise UnsupportedOptionError(
@@ -254,31 +254,42 @@ class Run:
             )
         if limits[0]:
             # Python writes the stacks from a thread of its own that does not need the interpreter.
-            stacks = _stacks_of(self.name, number)
+            stacks = _stacks_at(written.stack_file)
             faulthandler.dump_traceback_later(limits[0], exit=True, file=stacks)
 
-    def relieve(self, batch: RunningBatch) -> None:
+    def relieve(self) -> None:
         """Thread: behind a call that turns out long, nothing is to wait in the same batch."""
-        last = 0
-        while not batch.ended.wait(LONG):
-            if batch.call == last:
-                if taken := _take_off(batch.groups):
-                    batch.returned += taken
-                    with contextlib.suppress(ValueError):  # it has ended after all
-                        records = batch.journal.records()
-                        event = ["relief", batch.number, batch.returned, records]
-                        self.facts.tell(self.name, event)
-                return
-            last = batch.call
+        before: dict[int, int] = {}  # the call that each batch was at
+        idle = 0
+        while True:
+            time.sleep(LONG)
+            with self.stopping:
+                batches = list(self.batches.values())
+                idle = 0 if batches else idle + 1
+                if self.gone or idle > IDLE_LOOKS:
+                    self.relieving = False
+                    return
+            now = {batch.number: batch.call for batch in batches}
+            for batch in batches:
+                if now[batch.number] == before.get(batch.number):
+                    self._take_over(batch)
+            before = now
+
+    def _take_over(self, batch: RunningBatch) -> None:
+        """Take what has not begun out of a batch, and say so."""
+        if taken := _take_off(batch.groups):
+            batch.returned += taken
+            with contextlib.suppress(ValueError):  # it has ended after all
+                records = batch.journal.records()
+                self.facts.tell(self.name, ["relief", batch.number, batch.returned, records])
 
 
 _stacks: Any = None
 
 
-def _stacks_of(run: str, number: int) -> Any:
-    """The file for the stacks of a batch; one is open at a time."""
+def _stacks_at(path: str) -> Any:
+    """The file for the stacks of a call; one is open at a time."""
     global _stacks
-    path = str(journal.stack_file(run, number))
     if _stacks is None or _stacks.name != path:
         if _stacks is not None:
             _stacks.close()
