@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from sleighexec.standalone import WorkspaceServer
     from sleighexec.workspace import NetWorkSpace, NwsServer
 
-# Each name is loaded when it is first asked for: a worker needs few of them, and quickly.
+# Each name is loaded when it is first asked for: a worker needs few of them, and quickly. Those
+# without a home here are errors.
 _HOMES = {
     "SleighExecutor": "executor",
     "Sleigh": "sleigh",
@@ -75,40 +76,6 @@ _HOMES = {
     "Slurm": "launchers.slurm",
     "WorkspaceServer": "standalone",
     "current_worker": "context",
-}
-_ERRORS = {
-    "AuthenticationError",
-    "ConnectError",
-    "ConnectionLostError",
-    "DamagedStoreError",
-    "DeletedError",
-    "DependencyError",
-    "ExecutorError",
-    "ForkedProcessError",
-    "HostError",
-    "HostKeyError",
-    "IllegalValueError",
-    "LoginError",
-    "ModeError",
-    "NoSuchVariableError",
-    "NoSuchWorkspaceError",
-    "OperationError",
-    "OperationUnknownError",
-    "OrderError",
-    "PoolBrokenError",
-    "ProtocolError",
-    "RemoteError",
-    "SerializationError",
-    "ServerError",
-    "SleighError",
-    "TaskTimeoutError",
-    "UnsupportedOptionError",
-    "ValuePicklingError",
-    "ValueUnpicklingError",
-    "WorkerLost",
-    "WorkerOutOfMemory",
-    "WorkspaceError",
-    "WorkspaceFullError",
 }
 
 __all__ = [
@@ -170,10 +137,9 @@ def __getattr__(name: str) -> object:
 
     if name == "errors":
         return import_module("sleighexec.errors")
-    home = "errors" if name in _ERRORS else _HOMES.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"sleighexec.{home}"), name)
+    value = getattr(import_module(f"sleighexec.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 
