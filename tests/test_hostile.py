@@ -453,7 +453,7 @@ def test_many_small_values_count_with_what_they_cost(start: StartDaemon) -> None
     with honest_client(daemon) as ws, raw_client(daemon) as sock:
         before = daemon.memory()
         values = tuple(messages.Payload(b"x") for _ in range(1000))
-        frame = b"".join(map(bytes, wire.encode(0, messages.Store(ws._access.number, "x", values))))
+        frame = b"".join(map(bytes, wire.encode(1, messages.Store(ws._access.number, "x", values))))
         decoder, replies = wire.Decoder(), list[object]()
         for _ in range(200):
             sock.sendall(frame)
@@ -492,7 +492,7 @@ def strict(run_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
 
 
 def ask_often(sock: socket.socket, ws: NetWorkSpace, times: int) -> None:
-    for tag in range(times):
+    for tag in range(1, times + 1):
         sock.sendall(bytes(wire.encode(tag, messages.Find(ws._access.number, ("big",)))[0]))
 
 
@@ -522,7 +522,7 @@ def test_a_slow_reader_gets_every_reply_in_order(strict: WorkspaceServer) -> Non
             assert got, "it was cut off"
             tags += [tag for tag, _ in decoder.feed(got)]
             time.sleep(0.002)
-        assert tags == list(range(200))
+        assert tags == list(range(1, 201))
 
 
 def test_a_client_that_half_closes_has_left(server: WorkspaceServer, honest: NetWorkSpace) -> None:

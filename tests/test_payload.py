@@ -727,7 +727,7 @@ def test_a_large_record_has_its_buffers():
     inner = dumps(array)
     entry = record(1, pickling.GOOD, b"small") + record(2, pickling.LARGE, inner.head)
     small, large = pickling.outcomes(sent(Payload(entry, inner.buffers)))
-    assert small[3] == []
+    assert not small[3]
     number, flag, data, buffers = large
     assert (number, flag) == (2, pickling.LARGE)
     numpy.testing.assert_array_equal(pickle.loads(data, buffers=buffers), array)
