@@ -1,9 +1,9 @@
 """The worker process: join, fetch, run, store; and how a task asks where it is.
 
     main thread     fetch ─▶ calls ─▶ run one by one ─▶ journal ─▶ one send: results + fetch
-    sleigh-helper   wakes every 2 ms while several calls are lined up; when the present one turns
-                    out long it sends the results that are ready, gives back what has not begun,
-                    and keeps reading
+    sleigh-helper   wakes every 2 ms while several short calls are lined up, more seldom where all
+                    take longer; when the present one turns out long it sends the results that are
+                    ready, gives back what has not begun, and keeps reading
 
 Laws: 1. A call begins once: what has begun is written in the journal before it runs.
       2. A result is written in the journal before the next call begins.
@@ -62,7 +62,8 @@ from sleighexec.workspace import NetWorkSpace, NwsServer
 if TYPE_CHECKING:
     import socket
 
-TICK = 0.002  # seconds: a call that runs longer is a long one
+TICK = 0.002  # seconds: a call that runs longer is a long one, where most are short
+AHEAD = 0.015  # seconds: where most calls take up to so long the next ones are fetched early
 BATCH = 0.004  # seconds that a batch should take
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
 DOZE_AFTER = 50  # looks without need after which the helper looks less often
@@ -131,6 +132,7 @@ class Worker:
         self._mailbox = ""
         self._shipped: Any = None  # finds modules of a caller on another machine
         self._running = False
+        self._tick = TICK  # seconds between looks of the helper, while it looks often
         self._hurry = False  # others than the present call wait here: the helper is to look often
         self._sleep = AWAKE  # how deeply the helper sleeps
         self._bell = threading.Lock()  # which wakes it
@@ -245,8 +247,9 @@ class Worker:
             more = self._accept(reply)
             reply = None  # it holds the buffers of its calls, which are to go with them
             several = sum(len(group.items) for group in self._groups) > 1
-            if (several or (more and 0 < self._seconds < TICK)) and self._left is None:
-                # Short calls: ask for the next ones now, they arrive while these run.
+            if (several or (more and 0 < self._seconds < AHEAD)) and self._left is None:
+                # Ask for the next ones now, they arrive while these run.
+                self._tick = TICK if self._seconds < TICK else 2 * self._seconds
                 if not self._leaving:
                     self._prefetch = connection.post(self._fetch(self._wanted(), 0))
                 several = True
@@ -558,7 +561,7 @@ class Worker:
                     idle, self._sleep = 0, min(self._sleep + 1, ASLEEP)
                 # Asked after _sleep was set: either we see a call that begins, or it sees us.
                 if not self._sleep or (self._running and self._hurry):
-                    time.sleep(TICK)
+                    time.sleep(self._tick)
                 elif self._sleep == DOZING or self._running:
                     self._bell.acquire(timeout=LOOK)
                 else:

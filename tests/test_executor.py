@@ -363,6 +363,20 @@ def test_short_tasks_do_not_wait_behind_a_long_one(executor: SleighExecutor) -> 
     executor.kill_workers()
 
 
+def test_a_task_that_was_fetched_early_does_not_wait_behind_a_long_one(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    with SleighExecutor(2) as executor:
+        list(executor.map(time.sleep, [0.005] * 60))  # long enough to be fetched one by one
+        tasks = [executor.submit(time.sleep, 0.005) for _ in range(10)]
+        long = executor.submit(wait_for_file, gate)
+        tasks += [executor.submit(time.sleep, 0.005) for _ in range(40)]
+        for task in tasks:
+            task.result(PATIENCE)
+        assert not long.done()
+        gate.touch()
+        long.result(PATIENCE)
+
+
 def test_a_callback_may_submit_wait_and_fail() -> None:
     with SleighExecutor(2) as executor:
         outcomes: list[object] = []

@@ -541,12 +541,25 @@ class BuiltinEngine(Hosts):
             return
         if self._lines.ranked:
             message.variables = self._lines.order(worker.rank, self._places.offer(worker.rank))
+        elif message.timeout is not None and not (
+            self._enough_for_all() or self._lines.boxes[worker.rank].values
+        ):
+            worker.connection.deliver(tag, Nothing())
+            return
         self.server.apply(worker.connection, tag, message)
         if self._lines.tasks.fetchers and self._lines.tasks.values:
             self._serve_late()
         if self._idle_timeout is not None:
             worker.idle_since = time.monotonic()
             self.server.wake_by(worker.idle_since + self._idle_timeout)
+
+    def _enough_for_all(self) -> bool:
+        """Whether more calls wait than there are workers, who may read ahead then.
+
+        Else they are for who has nothing to do first.
+        """
+        values = self._lines.tasks.values
+        return bool(values) and len(values) - 1 + size(values[0]) > len(self._workers)
 
     def _serve_ranked(self) -> None:
         """Who waits for tasks has come before these: let him ask again."""
@@ -597,7 +610,7 @@ class BuiltinEngine(Hosts):
         tasks = values.values
         if type(tasks[0]) is Payload:
             return values
-        more = bool(self._lines.tasks.values)
+        more = self._enough_for_all()
         if not more and self._lines.ranked:
             more = self._lines.any_for(self._places.offer(worker.rank))
         try:
