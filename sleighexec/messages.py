@@ -416,7 +416,9 @@ class Start(Message):
     def __init__(
         self,
         worker: int,
-        setup: str,  # JSON: cwd; environ: what differs from the agent's, None for what is gone
+        # JSON: cwd; environ: what differs from the agent's, None for what is gone; and what
+        # `engines.agents.AgentLink.start_worker` says.
+        setup: str,
     ) -> None:
         self.worker, self.setup = worker, setup
 

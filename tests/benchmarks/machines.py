@@ -34,6 +34,7 @@ FIGURES: dict[str, tuple[str, str]] = {
     "map": ("`map` over 20 000 items, to the last result", "calls/s"),
     "there": ("an array of 64 MiB as argument", "MB/s"),
     "back": ("an array of 64 MiB as result", "MB/s"),
+    "common": ("an array of 64 MiB that all workers share, to the last of them", "MB/s"),
 }
 
 
@@ -47,6 +48,8 @@ def sample(executor: SleighExecutor) -> dict[str, float]:
     found["back"] = (
         ARRAY / 1e6 / seconds(lambda: executor.submit(np.ones, ARRAY, np.uint8).result())
     )
+    shared = executor.share(np.random.default_rng().integers(0, 255, ARRAY, np.uint8))
+    found["common"] = ARRAY / 1e6 / seconds(lambda: executor.eachWorker(len, shared))
     return found
 
 
