@@ -10,8 +10,6 @@ This file knows Futures, order, retries and options; engines know workers.
 from __future__ import annotations
 
 import itertools
-import os
-import re
 import signal
 import time
 import weakref
@@ -22,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleighexec import payload as pickling
 from sleighexec.dependencies import Dependent, Gaps, Unfilled, any_future, not_pickled
-from sleighexec.each import EachCalls, Pending
+from sleighexec.each import EachCalls
 from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
@@ -31,11 +29,21 @@ from sleighexec.future import Chunk, Group, SleighFuture
 from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, is_remote
 from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
+from sleighexec.options import (
+    check_engine,
+    checked_int,
+    checked_seconds,
+    checked_workers,
+    dask_engine,
+    launchers_of,
+    on_nodes,
+    settings_of,
+)
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
-from sleighexec.pending import Policy, SleighPending
-from sleighexec.resources import Needs, needs_of
+from sleighexec.resources import needs_of
 from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
+from sleighexec.views import View
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
 
@@ -144,7 +152,7 @@ class SleighExecutor(EachCalls, Executor):
         max_pending: int | None = None,
     ) -> None:
         if idle_timeout is not None:
-            idle_timeout = _checked_seconds("idle_timeout", idle_timeout)
+            idle_timeout = checked_seconds("idle_timeout", idle_timeout)
         if engine is not None:
             not_there = {
                 "launcher": launcher,
@@ -154,11 +162,11 @@ class SleighExecutor(EachCalls, Executor):
                 "inner_threads": inner_threads,
                 "max_pending": max_pending,
             }
-            _check_engine(engine, not_there)
-            _checked_workers(max_workers)
+            check_engine(engine, not_there)
+            checked_workers(max_workers)
         if nodes is not None:
-            launcher = _on_nodes(nodes, launcher)
-        launchers = [] if engine is not None else _places(launcher, max_workers)
+            launcher = on_nodes(nodes, launcher)
+        launchers = [] if engine is not None else launchers_of(launcher, max_workers)
         if min_workers is not None and engine is None and not launchers:
             raise ValueError(
                 "with launcher=[] no machine can have come yet: leave min_workers out, and call "
@@ -169,9 +177,9 @@ class SleighExecutor(EachCalls, Executor):
         if not isinstance(initargs, Iterable):
             raise TypeError(f"initargs must be a tuple of arguments, not {initargs!r}")
         if max_tasks_per_child is not None:
-            _checked_int("max_tasks_per_child", max_tasks_per_child, 1)
+            checked_int("max_tasks_per_child", max_tasks_per_child, 1)
         if max_pending is not None:
-            _checked_int("max_pending", max_pending, 1)
+            checked_int("max_pending", max_pending, 1)
         self._max_pending = max_pending
         self._start_timeout = LAUNCH_SECONDS if start_timeout is None else start_timeout
         if on_crash not in ("heal", "break"):
@@ -181,8 +189,8 @@ class SleighExecutor(EachCalls, Executor):
                 f'output must be "pass", "capture", "log" or a function, not {output!r}'
             )
         if inner_threads is not None:
-            _checked_int("inner_threads", inner_threads, 0)
-        self._settings = _settings(Settings(), retries, timeout, memory_limit)
+            checked_int("inner_threads", inner_threads, 0)
+        self._settings = settings_of(Settings(), retries, timeout, memory_limit)
         self._progress = None if progress is None else _displays(progress)
         self._functions = FunctionTable(self._module_path())
         prepared: Prepared | None = None
@@ -192,7 +200,7 @@ class SleighExecutor(EachCalls, Executor):
         far = any(map(is_remote, launchers)) or (engine is None and not launchers)
         server = None if workspace is None else self._on_server(workspace, far)
         if engine is not None:
-            kind: Any = _dask_engine()
+            kind: Any = dask_engine()
             own: dict[str, Any] = {"engine": engine, "max_workers": max_workers}
         else:
             from sleighexec.engines.builtin import BuiltinEngine as kind
@@ -234,7 +242,7 @@ class SleighExecutor(EachCalls, Executor):
             self.shutdown()
             raise
         if min_workers is not None:
-            self._gather(_checked_int("min_workers", min_workers, 1))
+            self._gather(checked_int("min_workers", min_workers, 1))
 
     def _gather(self, least: int) -> None:
         """Wait for the hosts, and go on with those that have come."""
@@ -592,7 +600,7 @@ class SleighExecutor(EachCalls, Executor):
         resources: Mapping[str, int] | None = None,
         progress: Any = None,
         **others: Any,
-    ) -> _View:
+    ) -> View:
         """A light view of the same pool with other settings for its calls; None: as they are.
 
             executor.options(timeout=60, memory_limit="4 GB").map(f, xs)
@@ -619,11 +627,11 @@ class SleighExecutor(EachCalls, Executor):
         """
         if others:
             raise UnsupportedOptionError(f"not supported by this release yet: {', '.join(others)}")
-        settings = _settings(
+        settings = settings_of(
             self._settings, retries, timeout, memory_limit, priority, needs_of(resources)
         )
         self._engine.admit(settings)
-        return _View(self, settings, self._progress if progress is None else _displays(progress))
+        return View(self, settings, self._progress if progress is None else _displays(progress))
 
     # ------------------------------------------------------------------ the pool
 
@@ -692,7 +700,7 @@ class SleighExecutor(EachCalls, Executor):
             RuntimeError: After `shutdown`.
             PoolBrokenError: No worker can be had any more.
         """
-        self._engine.resize(_checked_workers(_checked_int("max_workers", max_workers, 1)))
+        self._engine.resize(checked_workers(checked_int("max_workers", max_workers, 1)))
 
     def listen(self, bind: str = "127.0.0.1:0") -> str:
         """Let machines join this pool by themselves, by `sleighexec worker`; the URL for them.
@@ -728,7 +736,7 @@ class SleighExecutor(EachCalls, Executor):
         engine: Any = self._engine
         if not hasattr(engine, "await_places"):
             raise UnsupportedOptionError("with this engine: give min_workers to the constructor")
-        engine.await_places(_checked_int("count", count, 1), timeout)
+        engine.await_places(checked_int("count", count, 1), timeout)
 
     @property
     def url(self) -> str | None:
@@ -792,61 +800,6 @@ class SleighExecutor(EachCalls, Executor):
         return f"<{type(self).__name__} {len(self.workers())} of {self._max_workers} workers>"
 
 
-class _View(EachCalls, Executor):
-    """An executor with settings of its own on the pool of another."""
-
-    def __init__(
-        self, executor: SleighExecutor, settings: Settings, progress: MakeDisplay | None
-    ) -> None:
-        self._executor, self._settings, self._progress = executor, settings, progress
-        self._engine, self._max_pending = executor._engine, executor._max_pending
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._executor, name)
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SleighFuture:
-        return self._executor._submit(self._settings, fn, args, kwargs)
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        items = zip(*iterables)
-        return self._executor._map(
-            self._settings, self._meter(), fn, items, deadline, chunksize, buffersize
-        )
-
-    def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
-        self._executor._bulk(self._settings, fn, rows, group, chunk_size)
-
-    def _shared_if_big(self, value: Any) -> Any:
-        return self._executor._shared_if_big(value)
-
-    def _submit_each(self, fn: Any, args: Row, group: Group, sticky: bool) -> None:
-        self._executor._one_each(self._settings, fn, args, group, sticky)
-
-    # How it answers is its executor's business: a Sleigh has answers of its own.
-
-    @property
-    def _pending_class(self) -> type[SleighPending]:  # type: ignore[override]
-        return self._executor._pending_class
-
-    def _admit(self, on_error: str | None, accumulator: Any, kind: str) -> Policy:
-        return self._executor._admit(on_error, accumulator, kind)
-
-    def _given(self, pending: Pending) -> Pending:
-        return self._executor._given(pending)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._executor.shutdown(wait, cancel_futures=cancel_futures)
-
-
 def _displays(progress: Any) -> MakeDisplay | None:
     from sleighexec.progress import maker  # few want it
 
@@ -895,126 +848,3 @@ def _fitting(payload: Payload) -> Payload:
 
 def _call_each(fn: Any, rows: list[Any]) -> list[Any]:
     return [fn(*row) for row in rows]
-
-
-def _check_engine(engine: Any, others: dict[str, Any]) -> None:
-    """See that `engine` is one, and that nothing is asked for that it cannot do."""
-    for option, value in others.items():
-        if value is not None:
-            raise UnsupportedOptionError(
-                f"{option}= is of the built-in engine; with engine= the cluster has its own ways"
-            )
-    if isinstance(engine, str):
-        if re.fullmatch(r"dask(\+tcp|\+tls)?://.+:\d+/?", engine):
-            return
-        raise UnsupportedOptionError(
-            f'engine= takes "dask://host:8786" or an object of Dask, not {engine!r}'
-        )
-    if not any(base.__module__.partition(".")[0] == "distributed" for base in type(engine).mro()):
-        raise UnsupportedOptionError(
-            f"engine= takes a Client or a cluster of Dask, not {type(engine).__name__}"
-        )
-
-
-def _dask_engine() -> Any:
-    try:
-        from sleighexec.engines.dask.engine import DaskEngine
-    except ImportError as error:
-        raise ImportError(
-            'an engine on Dask needs `pip install "sleighexec[dask]"`: ' + str(error)
-        ) from error
-    return DaskEngine
-
-
-def _on_nodes(nodes: Sequence[str], launcher: Any) -> list[Launcher]:
-    """A launcher for each name, which is reached by ssh."""
-    if launcher is not None:
-        raise ValueError("nodes is short for a list of SSH launchers: give the one or the other")
-    if isinstance(nodes, str) or not nodes:
-        raise ValueError('nodes is a list of names, such as ["hippo", "user@newt:2222"]')
-    from sleighexec.launchers.ssh import SSH
-
-    return [SSH(node) for node in nodes]
-
-
-def _places(
-    launcher: Launcher | Sequence[Launcher] | None, max_workers: int | None
-) -> list[Launcher]:
-    """The launcher of the worker of each rank."""
-    if launcher is None:
-        from sleighexec.launchers.local import Local
-
-        launcher = Local()
-    places: list[Launcher] = []
-    for each in launcher if isinstance(launcher, Sequence) else [launcher]:
-        if not callable(getattr(each, "launch", None)):
-            raise TypeError(
-                f"launcher must be a launcher, such as Local() or SSH(name), or a list of them, "
-                f"not {each!r}"
-            )
-        count = getattr(each, "workers", None)
-        if count is None:
-            count = _checked_workers(max_workers)
-        places += [each] * _checked_int("workers", count, 1)
-    if not places and max_workers is not None:
-        raise ValueError("with launcher=[] the machines that join say how many workers there are")
-    if max_workers is not None:
-        del places[_checked_workers(max_workers) :]
-    return places
-
-
-def _checked_workers(max_workers: int | None) -> int:
-    if max_workers is None:
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0)) or 1
-        return os.cpu_count() or 1
-    return _checked_int("max_workers", max_workers, 1)
-
-
-def _settings(
-    default: Settings,
-    retries: int | None,
-    timeout: float | None,
-    memory_limit: int | str | None,
-    priority: int | None = None,
-    needs: Needs = (),
-) -> Settings:
-    """The settings, with these in place of those of the default; None: no other."""
-    if retries is None:
-        retries = default.retries
-    timeout = default.timeout if timeout is None else _checked_seconds("timeout", timeout)
-    limit = default.memory_limit if memory_limit is None else _bytes("memory_limit", memory_limit)
-    if priority is None:
-        priority = default.priority
-    elif not isinstance(priority, int) or isinstance(priority, bool):
-        raise TypeError(f"priority must be an integer, not {type(priority).__name__}")
-    return Settings(_checked_int("retries", retries, 0), timeout, limit, priority, needs)
-
-
-def _bytes(name: str, value: int | str) -> int:
-    """A number of bytes, from a number or from text such as "500 MB" or "2 GiB"."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", value, re.IGNORECASE)
-        if match is None:
-            raise ValueError(f'{name} must be a number of bytes, such as "500 MB", not {value!r}')
-        power = " kmgt".index(match[2].lower() or " ")
-        value = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
-    return _checked_int(name, value, 1)
-
-
-def _checked_seconds(name: str, value: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
-    if not value > 0:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
-    return value
-
-
-def _checked_int(name: str, value: int, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    if value < least:
-        raise ValueError(
-            f"{name} must be greater than {least - 1}" if least else f"{name} must be >= 0"
-        )
-    return value

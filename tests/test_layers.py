@@ -75,6 +75,8 @@ LADDER = [
     "mapping",
     "pending",
     "each",
+    "options",
+    "views",
     "executor",
     "sleigh",
     "nws",
