@@ -213,7 +213,7 @@ class Pool:
         self._collect()
         segment = None
         if size >= LEAST and not self.closed:
-            segment = self._make(_rounded(size), CONSTANT)
+            segment = self._make(rounded(size), CONSTANT)
         if segment is None:
             return None
         for start, view in zip(starts, views):
@@ -239,7 +239,7 @@ class Pool:
         if fitting:
             best = max(fitting, key=lambda s: (s.hint == whom, -s.capacity))
             return self._free.pop(best.number)
-        capacity = _rounded(size)
+        capacity = rounded(size)
         if capacity not in self._seen:
             while len(self._seen) >= SEEN_LIMIT:
                 del self._seen[next(iter(self._seen))]
@@ -455,7 +455,7 @@ def _mapped(
     return mmap.mmap(descriptor, size, flags=flags, prot=protection, **more)
 
 
-def _rounded(size: int) -> int:
+def rounded(size: int) -> int:
     """The capacity of a segment for so many bytes: at most an eighth more."""
     step = max(LEAST, 1 << max(size.bit_length() - 4, 0))
     return -(-size // step) * step

@@ -17,6 +17,7 @@ import numpy
 import pytest
 
 from sleighexec import Command, Local, SleighExecutor, WorkerLost, current_worker
+from sleighexec.segments import MAX_SEGMENTS
 from tests.conftest import alive, wait_for
 
 pytestmark = pytest.mark.skipif(
@@ -204,6 +205,21 @@ def test_without_room_for_it_every_worker_gets_it_itself(meter: Meter) -> None:
             assert executor.eachWorker(total, handle) == [SUM] * WORKERS
         assert executor.eachWorker(_write_to, ARRAY) == [SUM + 1] * WORKERS
     assert meter.bytes() > 2 * WORKERS * SIZE
+
+
+def test_more_constants_than_an_agent_keeps_travel_to_each_worker_only(meter: Meter) -> None:
+    size, more = 200_000, 10
+    with SleighExecutor(launcher=meter.place(2)) as executor:
+        arrays = [numpy.frombuffer(os.urandom(size), "u1") for _ in range(MAX_SEGMENTS + more)]
+        handles = [executor.share(array) for array in arrays]
+        for handle, array in zip(handles, arrays):
+            assert executor.eachWorker(total, handle) == [int(array.sum())] * 2
+        assert meter.bytes() < (MAX_SEGMENTS + 2 * more + 2) * size
+        before = meter.bytes()
+        del handles[:more]
+        handles.append(executor.share(arrays[0]))  # there is room again
+        assert executor.eachWorker(total, handles[-1]) == [int(arrays[0].sum())] * 2
+        assert meter.bytes() < before + 1.5 * size
 
 
 def test_it_is_the_same_in_a_pool_of_several_kinds_of_place(meter: Meter) -> None:

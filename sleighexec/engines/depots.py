@@ -19,7 +19,7 @@ from typing import Any
 from sleighexec.connections import Connection
 from sleighexec.functions import Constant, carried
 from sleighexec.messages import Forget, Keep, Kept, Payload
-from sleighexec.segments import LEAST, LIMIT
+from sleighexec.segments import LEAST, LIMIT, MAX_SEGMENTS, rounded
 from sleighexec.server import Server
 
 
@@ -28,6 +28,7 @@ class _Entry:
 
     def __init__(self, number: int, constant: Constant, watch: Any) -> None:
         self.number, self.watch = number, watch
+        self.size = rounded(constant.size_bytes)
         self.place: tuple[int, ...] | None = None  # (): there was no room; None: no answer yet
         self.constant: Constant | None = constant  # until there is one
         self.waiting: list[Connection] = []  # workers that were told of it before that
@@ -47,16 +48,23 @@ class DepotLink:
 
     def carry(self, worker: Connection, payload: Payload) -> tuple[Any, list[Any]]:
         """What travels to a worker of this agent in place of a payload: see `Known.carry`."""
-        if type(payload) is not Constant or not LEAST <= payload.size_bytes <= LIMIT:
+        if type(payload) is not Constant or payload.size_bytes < LEAST:
             return carried(payload)
         self._forget_dead()
-        entry = self._entries.get(id(payload)) or self._send(payload)
+        entry = self._entries.get(id(payload))
+        if entry is None and self._has_room(payload.size_bytes):
+            entry = self._send(payload)
         if entry is None or entry.place == ():
             return carried(payload)
         if entry.place is None:
             entry.waiting.append(worker)
         sizes = [memoryview(each).nbytes for each in (payload.head, *payload.buffers)]
         return (entry.number, entry.place or ()), sizes
+
+    def _has_room(self, size: int) -> bool:
+        """Whether the agent will keep one more, as far as we can know: else it is sent in vain."""
+        taken = [entry.size for entry in self._entries.values() if entry.place != ()]
+        return len(taken) < MAX_SEGMENTS and sum(taken) + rounded(size) <= LIMIT
 
     def _send(self, constant: Constant) -> _Entry | None:
         """Have the agent keep it; None: the agent is gone."""
