@@ -797,6 +797,17 @@ def test_a_frame_may_use_an_old_function_beside_new_ones(worker, script):
 
 
 @pytest.mark.usefixtures("few")
+def test_the_function_of_the_last_call_may_be_forgotten_too(table, script):
+    module, known = numbered(script, 4), Known(table)
+    first, *others = [table.define(getattr(module, f"f{n}")) for n in range(4)]
+    for definition in (first, *others, first):
+        known.news(definition, ())
+    assert known.news(first, ()) == []
+    known.forget_old()
+    assert [key for key, *_ in known.news(first, ())] == [first.key]
+
+
+@pytest.mark.usefixtures("few")
 def test_a_frame_may_have_more_functions_than_are_kept(worker, script):
     module = numbered(script, 6)
     assert worker.frame(*[(getattr(module, f"f{n}"),) for n in range(6)]) == list(range(6))
