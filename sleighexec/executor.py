@@ -50,6 +50,7 @@ from sleighexec.workspace import NetWorkSpace, NwsServer
 if TYPE_CHECKING:
     from sleighexec.address import Address
     from sleighexec.progress import MakeDisplay, Meter
+    from sleighexec.repeats import Repeats
 
 T = TypeVar("T")
 
@@ -198,6 +199,7 @@ class SleighExecutor(EachCalls, Executor):
             payload, needs = self._functions.dumps_call(((initializer, *initargs), {}))
             prepared = constant(payload), needs
         far = any(map(is_remote, launchers)) or (engine is None and not launchers)
+        self._repeats = _new_repeats() if far else None
         server = None if workspace is None else self._on_server(workspace, far)
         if engine is not None:
             kind: Any = dask_engine()
@@ -337,7 +339,13 @@ class SleighExecutor(EachCalls, Executor):
             payload, needs = self._functions.dumps_call(gaps.cut(args, kwargs))
             return definition, needs, UNFILLED, Unfilled(payload, gaps, first)
         payload, needs = self._functions.dumps_call((args, kwargs))
-        return definition, needs, PICKLED, _fitting(payload)
+        return definition, needs, PICKLED, self._fit(payload)
+
+    def _fit(self, payload: Payload) -> Payload:
+        """The arguments of a call as they travel."""
+        if self._repeats is not None:
+            self._repeats.replace(payload)
+        return _fitting(payload)
 
     def _failed(self, fn: Any, error: BaseException) -> SleighFuture:
         """The future of a call that could not be pickled."""
@@ -378,7 +386,7 @@ class SleighExecutor(EachCalls, Executor):
                 args = row if definition is not None else (fn, *row)
                 try:
                     payload, needs = functions.dumps_call((args, {}))
-                    item: Any = _fitting(payload)
+                    item: Any = self._fit(payload)
                 except Exception as error:
                     item, needs = None, ()
                     failed.append((len(futures), error))
@@ -538,7 +546,7 @@ class SleighExecutor(EachCalls, Executor):
                 arguments = row if job.apply_to is None else (job.apply_to, *row)
                 payload, new = self._functions.dumps_call((arguments, {}))
                 needs.update(dict.fromkeys(new))
-                items.append(_fitting(payload))
+                items.append(self._fit(payload))
             job.needs = tuple(needs)
         else:
             items = rows
@@ -722,6 +730,7 @@ class SleighExecutor(EachCalls, Executor):
         if not hasattr(engine, "listen"):
             raise UnsupportedOptionError("with this engine no machine can join by itself")
         url: str = engine.listen(bind)
+        self._repeats = self._repeats or _new_repeats()
         self._url = url
         return url
 
@@ -804,6 +813,12 @@ def _displays(progress: Any) -> MakeDisplay | None:
     from sleighexec.progress import maker  # few want it
 
     return maker(progress)
+
+
+def _new_repeats() -> Repeats:
+    from sleighexec.repeats import Repeats  # a pool of this machine does not need it
+
+    return Repeats()
 
 
 def _nothing() -> None:

@@ -411,6 +411,13 @@ class Learned:
         if type(head) is tuple:
             self.constants.wait(head)
 
+    def await_constants(self, head: Any, buffers: list[Any]) -> None:
+        """The same, for all of which what has come in the form of `Known.carry` is made."""
+        self.await_constant(head)
+        for buffer in buffers:
+            if type(buffer) is tuple:
+                self.constants.wait(buffer[0])
+
     def payload(self, head: Any, buffers: list[Any], *, common: bool = False) -> Payload:
         """What has come in the form of `Known.carry`. `common`: all calls get the same one."""
         if type(head) is tuple:
@@ -418,7 +425,14 @@ class Learned:
             return payload
         if common:
             buffers = [memoryview(buffer).toreadonly() for buffer in buffers]
+        elif self.constants is not None:
+            buffers = [self._buffer(each) if type(each) is tuple else each for each in buffers]
         return Payload(head, buffers)
+
+    def _buffer(self, reference: tuple[Any, list[int]]) -> Any:
+        """A buffer that this machine has already, as if it had come for this call alone."""
+        [buffer] = self.constants.payload(*reference, common=False).buffers
+        return buffer
 
     def check(self, places: Places) -> None:
         """Raise what unpickling one of these globals raised, if one could not be rebuilt."""

@@ -309,8 +309,8 @@ class Worker:
             self._learned.learn(self._news.popleft())
         for key, form, places, limits, items in groups if batch.loan > self._revoked.loan else ():
             if form and self._learned.constants is not None:
-                for head, _ in items:
-                    self._learned.await_constant(head)
+                for head, buffers in items:
+                    self._learned.await_constants(head, buffers)
             self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
         return bool(more)
 

@@ -16,7 +16,9 @@ from typing import Any
 import numpy
 import pytest
 
-from sleighexec import Command, Local, SleighExecutor, WorkerLost, current_worker
+from sleighexec import Command, Local, SleighExecutor, WorkerLost, current_worker, repeats
+from sleighexec.messages import Payload
+from sleighexec.repeats import Repeats
 from sleighexec.segments import MAX_SEGMENTS
 from tests.conftest import alive, wait_for
 
@@ -387,3 +389,66 @@ def test_whatever_dies_a_call_gets_the_right_constant(meter: Meter) -> None:
 def _first_of(number: int, array: Any) -> tuple[int, int, int]:
     time.sleep(0.005)
     return number, int(array[0]), int(array.sum())
+
+
+# ------------------------------------------------------------------ arguments that come again
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+def test_an_argument_that_comes_again_and_again_crosses_the_link_twice(
+    meter: Meter, workers: int
+) -> None:
+    array = ARRAY.copy()
+    with SleighExecutor(launcher=meter.place(workers)) as executor:
+        futures = [executor.submit(plus, array, number) for number in range(20)]
+        assert [f.result(PATIENCE) for f in futures] == [SUM + number for number in range(20)]
+        assert list(executor.map(plus, [array] * 8, range(8))) == [SUM + n for n in range(8)]
+        rows = [[array, number] for number in range(8)]
+        assert list(executor.starmap(plus, rows)) == [SUM + n for n in range(8)]
+    assert SIZE < meter.bytes() < 2.5 * SIZE
+
+
+def plus(array: Any, number: int) -> int:
+    array[0] += 1  # nobody else sees this
+    return int(array.sum()) + number - 1
+
+
+def test_an_argument_that_was_changed_in_between_is_another_one(meter: Meter) -> None:
+    array = ARRAY.copy()
+    with SleighExecutor(launcher=meter.place(2)) as executor:
+        for _ in range(3):
+            for position in (0, SIZE // 2, SIZE - 1):
+                before = int(array.sum())
+                assert executor.submit(total, array).result(PATIENCE) == before
+                assert executor.submit(total, array).result(PATIENCE) == before
+                array[position] ^= 1
+
+
+def test_copies_of_arguments_that_come_again_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repeats, "MOST", 5 * repeats.LEAST)
+    monkeypatch.setattr(repeats, "SAMPLES", 20)
+    known = Repeats()
+    arrays = [os.urandom(repeats.LEAST) for _ in range(30)]
+    for array in [each for each in arrays for _ in range(3)]:
+        payload = Payload(b"", [memoryview(array)])
+        known.replace(payload)
+        assert payload.buffers[0] == array
+    assert len(known._copies) == 5
+    assert known._bytes == 5 * repeats.LEAST
+    assert len(known._samples) == 20
+    assert repeats.repeated(payload.buffers[0]) is not None
+    payload = Payload(b"", [memoryview(arrays[0])])
+    known.replace(payload)  # long forgotten
+    assert repeats.repeated(payload.buffers[0]) is None
+
+
+def test_the_bytes_of_arguments_count_and_not_which_array_has_them() -> None:
+    known, data = Repeats(), os.urandom(3 * repeats.LEAST)
+    copies = []
+    for _ in range(4):
+        array = numpy.frombuffer(data, "u1").reshape(3, -1).copy()
+        payload = Payload(b"", [memoryview(array).cast("B")])
+        known.replace(payload)
+        copies.append(repeats.repeated(payload.buffers[0]))
+    assert copies[0] is None
+    assert copies[1] is copies[2] is copies[3] is not None

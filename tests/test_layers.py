@@ -62,6 +62,7 @@ LADDER = [
     "journal",
     "failures",
     "worker",
+    "repeats",
     "newborn",
     "child",
     "agent",

@@ -457,7 +457,7 @@ class BuiltinEngine(Hosts):
             "beside": beside,
             "slots": self._places.slots(rank),
             "memory": None if pool is None else pool.probe(),
-            "depot": beside > 1 and isinstance(launcher, RemoteLauncher),
+            "depot": isinstance(launcher, RemoteLauncher),
             "pass_on": self._output == PASS,
         }
         ours = agent.start_worker(number, setup)

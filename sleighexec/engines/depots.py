@@ -3,8 +3,9 @@
     carry(constant) ─▶ not there yet: Keep ─▶ agent       (see sleighexec.depot)
                     └▶ its number and place, for a worker in place of the constant itself
 
-It is there as long as it exists here. An agent that has ended has kept nothing: the next one on its
-machine gets what its workers need, when they need it.
+So do buffers of other payloads that have come before (see sleighexec.repeats). A constant is there
+as long as it exists here. An agent that has ended has kept nothing: the next one on its machine
+gets what its workers need, when they need it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from sleighexec.connections import Connection
 from sleighexec.functions import Constant, carried
 from sleighexec.messages import Forget, Keep, Kept, Payload
+from sleighexec.repeats import repeated
 from sleighexec.segments import LEAST, LIMIT, MAX_SEGMENTS, rounded
 from sleighexec.server import Server
 
@@ -26,11 +28,11 @@ from sleighexec.server import Server
 class _Entry:
     """A constant that was sent to the agent."""
 
-    def __init__(self, number: int, constant: Constant, watch: Any) -> None:
+    def __init__(self, number: int, constant: Payload, watch: Any) -> None:
         self.number, self.watch = number, watch
         self.size = rounded(constant.size_bytes)
         self.place: tuple[int, ...] | None = None  # (): there was no room; None: no answer yet
-        self.constant: Constant | None = constant  # until there is one
+        self.constant: Payload | None = constant  # until there is one
         self.waiting: list[Connection] = []  # workers that were told of it before that
 
 
@@ -42,23 +44,39 @@ class DepotLink:
         self._server, self._attach = server, attach
         self._connection: Connection | None = None
         self._numbers = itertools.count(1)
-        self._entries: dict[int, _Entry] = {}  # by the id of the constant
+        self._entries: dict[int, _Entry] = {}  # by the id of what they live as long as
         self._unanswered: dict[int, _Entry] = {}  # by number
         self._dead: deque[tuple[int, int]] = deque()  # ids and numbers of what exists no more
 
     def carry(self, worker: Connection, payload: Payload) -> tuple[Any, list[Any]]:
         """What travels to a worker of this agent in place of a payload: see `Known.carry`."""
-        if type(payload) is not Constant or payload.size_bytes < LEAST:
-            return carried(payload)
+        if type(payload) is Constant:
+            return self._refer(worker, payload, payload) or carried(payload)
+        head, buffers = carried(payload)
+        for number, buffer in enumerate(payload.buffers):
+            if (exporter := repeated(buffer)) is not None:
+                reference = self._refer(worker, exporter, Payload(b"", (buffer,)))
+                buffers[number] = reference or buffers[number]
+        return head, buffers
+
+    def _refer(
+        self, worker: Connection, whose: Any, constant: Payload
+    ) -> tuple[tuple[int, tuple[int, ...]], list[int]] | None:
+        """Number and place of a constant, and the sizes of its parts; None: it is not kept there.
+
+        `whose`: it is wanted as long as this exists.
+        """
+        if constant.size_bytes < LEAST:
+            return None
         self._forget_dead()
-        entry = self._entries.get(id(payload))
-        if entry is None and self._has_room(payload.size_bytes):
-            entry = self._send(payload)
+        entry = self._entries.get(id(whose))
+        if entry is None and self._has_room(constant.size_bytes):
+            entry = self._send(whose, constant)
         if entry is None or entry.place == ():
-            return carried(payload)
+            return None
         if entry.place is None:
             entry.waiting.append(worker)
-        sizes = [memoryview(each).nbytes for each in (payload.head, *payload.buffers)]
+        sizes = [memoryview(each).nbytes for each in (constant.head, *constant.buffers)]
         return (entry.number, entry.place or ()), sizes
 
     def _has_room(self, size: int) -> bool:
@@ -66,7 +84,7 @@ class DepotLink:
         taken = [entry.size for entry in self._entries.values() if entry.place != ()]
         return len(taken) < MAX_SEGMENTS and sum(taken) + rounded(size) <= LIMIT
 
-    def _send(self, constant: Constant) -> _Entry | None:
+    def _send(self, whose: Any, constant: Payload) -> _Entry | None:
         """Have the agent keep it; None: the agent is gone."""
         try:
             if self._connection is None:
@@ -75,8 +93,8 @@ class DepotLink:
             return None
         if self._connection.closed:
             return None
-        number, key = next(self._numbers), id(constant)
-        watch = weakref.ref(constant, lambda _: self._lost_interest(key, number))
+        number, key = next(self._numbers), id(whose)
+        watch = weakref.ref(whose, lambda _: self._lost_interest(key, number))
         entry = _Entry(number, constant, watch)
         self._entries[key] = self._unanswered[number] = entry
         self._connection.send(0, Keep(number, (constant,)))

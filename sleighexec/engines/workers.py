@@ -14,7 +14,7 @@ from sleighexec import wire
 from sleighexec.connections import Connection
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.functions import Constant, FunctionTable, Known, carried, places_of
+from sleighexec.functions import FunctionTable, Known, places_of
 from sleighexec.messages import Payload
 from sleighexec.space import Loan
 from sleighexec.task import BATCH_BYTES, Task
@@ -84,8 +84,7 @@ class WorkerLink:
             items = call.items
             if call.form:
                 size += sum(payload.size_bytes for payload in items)
-                carry = self.known.carry if type(items[0]) is Constant else carried
-                items = [carry(payload) for payload in items]
+                items = list(map(known.carry, items))
             places = definition.places + places_of(call.needs) if call.needs else definition.places
             limits = call.settings.limits
             if limits is not None:
