@@ -311,6 +311,7 @@ def _maps_and_files() -> int:
 # ------------------------------------------------------------------ deaths
 
 
+@pytest.mark.once
 def test_an_agent_that_comes_after_another_gets_it_again(meter: Meter) -> None:
     with SleighExecutor(launcher=meter.place(), retries=3) as executor:
         handle = executor.share(ARRAY)
@@ -322,6 +323,7 @@ def test_an_agent_that_comes_after_another_gets_it_again(meter: Meter) -> None:
             assert meter.bytes() < 1.5 * SIZE
 
 
+@pytest.mark.once
 def test_workers_that_die_while_it_is_on_its_way_leave_it_to_others(meter: Meter) -> None:
     """And so does an agent."""
     big = numpy.tile(ARRAY, 8)
@@ -353,6 +355,7 @@ def test_a_call_that_is_killed_while_it_waits_costs_nothing_else(meter: Meter) -
         assert executor.submit(total, handle).result(PATIENCE) == int(big.sum())
 
 
+@pytest.mark.once
 def test_whatever_dies_a_call_gets_the_right_constant(meter: Meter) -> None:
     """Constants come and go while workers and agents are killed."""
     stop = threading.Event()
