@@ -23,6 +23,7 @@ class Batch:
     Attributes:
         number: Also that of its journal.
         line: What line its tasks came from: (priority, needs); or ("rank", its number).
+        calls: That it had when it was made.
         answered: Its calls whose outcome has come.
         returned: Calls at its end that are somewhere else now.
     """
@@ -34,6 +35,7 @@ class Batch:
         self.number, self.line = number, line
         self.sticky, self.seconds = sticky, seconds
         self.tasks: deque[Task] = deque(tasks)
+        self.calls = self.size()
         self.future: Any = None
         self.address: str | None = None  # of the worker that it is meant for
         self.ahead = False  # of what workers need to have something to run
@@ -134,8 +136,9 @@ def as_news(each: Any, data: Any = None) -> Item:
     return each.key, None, 0, data
 
 
-def _carried(payload: Payload) -> tuple[bytes, list[bytes]]:
-    return bytes(payload.head), [bytes(buffer) for buffer in payload.buffers]
+def _carried(payload: Payload) -> tuple[bytes, list[bytearray]]:
+    # A bytearray arrives as one: whoever gets an array may write into it.
+    return bytes(payload.head), [bytearray(buffer) for buffer in payload.buffers]
 
 
 def name_of(task: Task) -> Any:
@@ -152,23 +155,34 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: dict[Any, float] = {}
+        self._seen: dict[Any, int] = {}  # calls that were measured
 
     def seconds(self, name: Any) -> float | None:
         """Of a call, as far as it is known."""
         return self._seconds.get(name)
 
-    def learn(self, names: set[Any], seconds: float) -> None:
-        """A call of these took so long."""
+    def trusted(self, name: Any) -> int:
+        """How many calls may be out on the strength of what is known: more from time to time.
+
+        The first that comes back may have been quick because it failed.
+        """
+        return 4 * self._seen.get(name, 0)
+
+    def learn(self, names: set[Any], seconds: float, calls: int = 0) -> None:
+        """A call of these took so long, as seen in so many."""
         for name in names:
+            self._seen[name] = self._seen.get(name, 0) + calls
             before = self._seconds.get(name)
             # The geometric mean: a long call among short ones hardly changes it.
             self._seconds[name] = seconds if before is None else math.sqrt(before * seconds)
             if len(self._seconds) > 10_000:
-                del self._seconds[next(iter(self._seconds))]
+                oldest = next(iter(self._seconds))
+                del self._seconds[oldest]
+                self._seen.pop(oldest, None)
 
     def limit(self, name: Any) -> int:
         """How many calls may be in a batch."""
         seconds = self._seconds.get(name)
         if seconds is None:
             return 1
-        return max(1, min(self.MOST, int(self.SECONDS / max(seconds, 1e-9))))
+        return max(1, min(self.MOST, self.trusted(name), int(self.SECONDS / max(seconds, 1e-9))))

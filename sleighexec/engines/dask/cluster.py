@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import pickle
 import socket
 from collections.abc import Callable
 from concurrent import futures
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +32,7 @@ from sleighexec.engines.dask.orders import Arrived, Orders
 from sleighexec.engines.dask.run import Facts
 from sleighexec.errors import ConnectError, UnsupportedOptionError
 
+SETTLE_SECONDS = 10.0  # that a nanny may take to see that its worker is there
 RUN_SECONDS = 10.0  # that workers may take to answer what is asked at once
 TRIED = "distributed 2026.1 to 2026.8"
 SLOTS = frozenset(getattr(TaskState, "__slots__", ()))
@@ -51,7 +55,8 @@ class Attendant(WorkerPlugin):  # type: ignore[misc]
         threads = worker.state.nthreads
         killable = threads == 1 and bool(worker.nanny)
         name = str(worker.name)
-        facts = Facts(name, worker.address, threads, killable, worker.log_event)
+        settle = partial(_settle, worker)
+        facts = Facts(name, worker.address, threads, killable, worker.log_event, settle)
         remote.attach(self._run, facts, self._setup, self._number, self._call)
 
     def teardown(self, worker: Worker) -> None:
@@ -64,6 +69,33 @@ class Attendant(WorkerPlugin):  # type: ignore[misc]
             run, _, number = str(key).rpartition("-")
             if run == self._run and not self._number:
                 remote.make_safe(run, int(number))
+
+
+def _settle(worker: Worker) -> None:
+    """Called by a task: wait until the nanny has seen this process come.
+
+    One that ends before that it does not start again, and the cluster has a worker less for good.
+    """
+    if worker.nanny:
+        asking = _until_seen(worker)
+        with contextlib.suppress(Exception):  # a nanny that cannot tell is not waited for
+            loop = worker.loop.asyncio_loop
+            asyncio.run_coroutine_threadsafe(asking, loop).result(SETTLE_SECONDS)
+
+
+async def _until_seen(worker: Worker) -> None:
+    nanny, pid = worker.rpc(worker.nanny), os.getpid()
+    while True:
+        answer = await nanny.run(function=pickle.dumps(_has_seen), args=pickle.dumps((pid,)))
+        if answer["status"] != "OK" or answer["result"]:
+            return
+        await asyncio.sleep(SETTLE_SECONDS / 500)
+
+
+def _has_seen(pid: int, dask_worker: Any) -> bool:
+    """In a nanny: whether it knows that this process runs."""
+    process = dask_worker.process
+    return bool(process.pid == pid and process.status == Status.running)
 
 
 class Watcher(SchedulerPlugin):  # type: ignore[misc]

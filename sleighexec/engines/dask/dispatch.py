@@ -36,6 +36,7 @@ from sleighexec.task import Task
 AWAY_SECONDS = 60.0  # that a worker may take to be started again
 AHEAD = 64  # batches for each slot, of calls that are known to be short,
 AHEAD_SECONDS = 0.1  # as far as they take no longer together: so no worker waits for the next one
+AHEAD_SHARE = 1 / 3  # of the calls that wait: the others can still be cancelled
 PINNED = 100  # the priority of what is meant for one worker
 
 log = logging.getLogger("sleighexec")
@@ -277,14 +278,21 @@ class Dispatch:
             if not needs:  # all of these share what there is
                 out = sum(not batch.is_special for batch in self._batches.values())
             ahead = sum(batch.seconds for batch in self._batches.values() if batch.line == line)
+            calls = sum(batch.calls for batch in self._batches.values() if batch.line == line)
             # Not one by one: many at once cost Dask little more than one.
             most = AHEAD * slots if out <= AHEAD * slots // 2 else slots
-            while out < slots or (out < most and ahead < AHEAD_SECONDS * slots):
-                tasks, seconds = self._lines.cut_off(line, self._pace, slots, any_calls=out < slots)
+            while out < slots or (
+                out < most
+                and ahead < AHEAD_SECONDS * slots
+                and calls < self._lines.calls(line) * AHEAD_SHARE
+            ):
+                known = None if out < slots else calls
+                tasks, seconds = self._lines.cut_off(line, self._pace, slots, known)
                 if not tasks:
                     break
-                yield self._batch(tasks, line, seconds=seconds, ahead=out >= slots)
-                out, ahead = out + 1, ahead + seconds
+                batch = self._batch(tasks, line, seconds=seconds, ahead=out >= slots)
+                out, ahead, calls = out + 1, ahead + seconds, calls + batch.calls
+                yield batch
             if not needs and self._lines.waits(line):
                 return  # what has a lower priority begins later
 

@@ -16,6 +16,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._lines: dict[Name, deque[Task]] = {}
+        self._calls: dict[Name, int] = {}  # in each
 
     def __bool__(self) -> bool:
         return any(self._lines.values())
@@ -28,33 +29,42 @@ class Lines:
         """Whether a task waits in this line."""
         return bool(self._lines.get(name))
 
+    def calls(self, name: Name) -> int:
+        """How many calls wait in this line."""
+        return self._calls[name]
+
     def add(self, name: Name, tasks: list[Task]) -> None:
         """At the end of a line."""
         self._line(name).extend(tasks)
+        self._calls[name] += sum(task.size() for task in tasks)
 
     def put_first(self, name: Name, tasks: list[Task]) -> None:
         """At its head."""
         self._line(name).extendleft(reversed(tasks))
+        self._calls[name] += sum(task.size() for task in tasks)
 
     def take_all(self) -> list[Task]:
         """Whatever waits."""
         taken = [task for line in self._lines.values() for task in line]
-        self._lines = {}
+        self._lines, self._calls = {}, {}
         return taken
 
     def cut_off(
-        self, name: Name, pace: Pace, slots: int, *, any_calls: bool
+        self, name: Name, pace: Pace, slots: int, out: int | None
     ) -> tuple[list[Task], float]:
         """What is to travel together next, and the seconds that it may take.
 
-        Unless `any_calls`, only what is known to be short.
+        Unless `out` is None, only what is known to be short, when so many calls are out already.
         """
-        return _cut_off(self._lines[name], pace, slots, any_calls)
+        tasks, seconds, taken = _cut_off(self._lines[name], pace, slots, out)
+        self._calls[name] -= taken
+        return tasks, seconds
 
     def _line(self, name: Name) -> deque[Task]:
         if name not in self._lines:
             lines = {each: line for each, line in self._lines.items() if line}
             lines[name] = deque()
+            self._calls = {each: self._calls.get(each, 0) for each in lines}
             # What few workers have comes before what all have.
             self._lines = dict(
                 sorted(lines.items(), key=lambda line: (-line[0][0], not line[0][1]))
@@ -63,24 +73,27 @@ class Lines:
 
 
 def _cut_off(
-    line: deque[Task], pace: Pace, slots: int, any_calls: bool
-) -> tuple[list[Task], float]:
-    """Take from a line what is to travel together."""
+    line: deque[Task], pace: Pace, slots: int, out: int | None
+) -> tuple[list[Task], float, int]:
+    """Take from a line what is to travel together; and how many calls it has less then."""
     tasks: list[Task] = []
-    seconds, size, count = 0.0, 0, 0
+    seconds, size, count, taken = 0.0, 0, 0, 0
     share = max(1, len(line) // (2 * max(slots, 1)))  # that leaves something for everybody
     while line:
         name = name_of(line[0])
         each = pace.seconds(name)
         if tasks and (each is None or seconds + each > pace.SECONDS or size > BATCH_BYTES):
             break
-        if not any_calls and (each is None or each > pace.SECONDS):
+        if out is not None and (each is None or each > pace.SECONDS or out >= pace.trusted(name)):
             break
         if tasks and len(tasks) >= share:
             break
-        part, rest = line.popleft().begin(max(1, pace.limit(name) - count))
+        task = line.popleft()
+        taken += task.size()
+        part, rest = task.begin(max(1, pace.limit(name) - count))
         if rest is not None:
             line.appendleft(rest)
+            taken -= rest.size()
         if part is None:  # it was cancelled meanwhile
             continue
         tasks.append(part)
@@ -91,4 +104,4 @@ def _cut_off(
         seconds += (each or pace.SECONDS) * len(call.items)
         if rest is not None or count >= pace.MOST:
             break
-    return tasks, seconds
+    return tasks, seconds, taken

@@ -80,7 +80,7 @@ class Outcomes(Dispatch):
             done, printed = batch.take(payload)
         count = batch.answered - before
         if count and seconds:
-            self._pace.learn(batch.names, seconds / count)
+            self._pace.learn(batch.names, seconds / count, count)
         if member is not None:
             member.finished += count
             for text in printed:

@@ -31,6 +31,7 @@ from sleighexec.version import __version__
 DONE, STRANGER, BROKEN, AGAIN, LOST = "done", "stranger", "broken", "again", "lost"
 
 runs: dict[str, Run] = {}
+_settled = False  # see Facts.settle
 
 
 def run_batch(message: bytes, *constants: bytes) -> Any:
@@ -63,6 +64,7 @@ def _run_batch(message: bytes, constants: tuple[bytes, ...]) -> tuple[Any, ...]:
         text = "the Dask worker {} has sleighexec {} on Python {}, the caller {} on {}"
         problem = RuntimeError(text.format(run.facts.name, *ours, *theirs))
         return BROKEN, run.who, failure_of(problem, __file__)
+    _settle(run)
     with run.stopping:
         if number in run.revoked or run.gone:
             return DONE, run.who, 0.0, b"", sum(len(items) for *_, items in groups), []
@@ -93,6 +95,14 @@ def _run_batch(message: bytes, constants: tuple[bytes, ...]) -> tuple[Any, ...]:
         with run.stopping:
             del run.batches[threading.get_ident()]
         run.journals.end(written)
+
+
+def _settle(run: Run) -> None:
+    """Before the first call in this process: it may be one that ends it at once."""
+    global _settled
+    if not _settled:
+        run.facts.settle()
+        _settled = True
 
 
 def _run(run: Run, batch: RunningBatch, sticky: int) -> tuple[Any, ...]:

@@ -40,6 +40,7 @@ class Facts(NamedTuple):
     Attributes:
         killable: It runs one task at a time, and somebody starts it again.
         tell: Sends an event to those who listen to a topic.
+        settle: Returns when this process would be started again if it ended.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Facts(NamedTuple):
     threads: int
     killable: bool
     tell: Callable[[str, Any], object]
+    settle: Callable[[], object]
 
 
 class Spaces(threading.local):
@@ -318,7 +320,7 @@ def _pickled(result: object) -> tuple[int, bytes, list[Any]]:
         raise
     if not payload.buffers:
         return pickling.GOOD, bytes(payload.head), []
-    return pickling.LARGE, bytes(payload.head), [bytes(buffer) for buffer in payload.buffers]
+    return pickling.LARGE, bytes(payload.head), [bytearray(buffer) for buffer in payload.buffers]
 
 
 def _outcome(head: bytes, buffers: list[Any]) -> tuple[int, bytes]:
