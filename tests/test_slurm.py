@@ -6,12 +6,14 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+
 from sleighexec import Command, PoolBrokenError, SleighExecutor, WorkerLost
 from tests.clusters import PATIENCE, needs_slurm, output, run_anywhere, slurm
 from tests.conftest import wait_for
 
 __all__ = ["slurm"]
-pytestmark = needs_slurm
+pytestmark = [needs_slurm, pytest.mark.once]
 
 
 def test_workers_run_in_a_job_that_ends_with_them(slurm: Path) -> None:

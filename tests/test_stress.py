@@ -28,6 +28,8 @@ from tests.stress.linear import (
 from tests.stress.planted import ServesAFetcherBeforeAFinder, ServesTheNewestFetcherFirst
 from tests.stress.traffic import Round, serve_in_turn
 
+pytestmark = pytest.mark.once
+
 SEED = "1"  # of what happens; when it happens is never the same
 
 

@@ -21,6 +21,8 @@ from tests.conftest import wait_for
 __all__ = ["slurm"]
 PATIENCE = 60
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("real", marks=needs_slurm)])
 def kind(request: pytest.FixtureRequest) -> str:
