@@ -37,6 +37,9 @@ PermitRootLogin prohibit-password
 UsePAM no
 PidFile {folder}/pid
 LogLevel ERROR
+# A bash below another one: else it reads the user's .bashrc, and what that starts, cut off by our
+# tests, may leave a lock behind for which each later login waits (as pyenv does).
+SetEnv SHLVL=1
 """
 
 
