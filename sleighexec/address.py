@@ -70,12 +70,15 @@ class Address:
         return Address(self.url, role_key(self.key, role), self.fingerprint, role)
 
 
-_known: dict[str, Address] = {}  # what this process was told, beside the files
+_known: dict[str, Address | Path] = {}  # by URL: what this process was told, and where it reads
 
 
-def remember(address: Address) -> None:
-    """Have `find` know this address, of which there is no file on this machine."""
-    _known[address.url] = address
+def remember(address: Address, file: Path | None = None) -> None:
+    """Have `find` know this address, which is not in the run directory; or read it in this file.
+
+    A file is read each time: the server may have been started again since, with other keys.
+    """
+    _known[address.url] = file or address
 
 
 def run_directory() -> Path:
@@ -134,10 +137,11 @@ def find(url: str, role: int | None = None) -> Address:
         ConnectError: There is no connection file, so there is no such server.
         AuthenticationError: Others can read the connection file; or it has no key for this role.
     """
-    if url in _known:
-        return _known[url]
+    known = _known.get(url)
+    if isinstance(known, Address):
+        return known
     named = "://" not in url
-    path = Path(url) if named else connection_file(url)
+    path = Path(url) if named else _newer(connection_file(url), known)
     try:
         _only_ours(path, "connection file")
         text = path.read_text()
@@ -148,6 +152,15 @@ def find(url: str, role: int | None = None) -> Address:
             "start one with `sleighexec server`"
         ) from None
     return parse(text, str(path), None if named else url, role)
+
+
+def _newer(usual: Path, told: Path | None) -> Path:
+    """Of two files about one server: one of them may be left from before it was started again."""
+    if told is None or not told.exists():
+        return usual
+    if not usual.exists():
+        return told
+    return max(usual, told, key=lambda path: path.stat().st_mtime)
 
 
 def parse(text: str, name: str, url: str | None = None, role: int | None = None) -> Address:

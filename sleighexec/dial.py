@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,7 +34,8 @@ def connect(url: str, role: int = CLIENT) -> SocketConnection:
     address = find(url, role)
     sock, _ = reach(address, address.role or role)
     if "://" not in url and role == CLIENT:
-        remember(address)  # found again by its URL, as by what is unpickled here
+        # Found again by its URL, as by what is unpickled here.
+        remember(address, Path(url).absolute())
     connection = SocketConnection(sock, address.url)
     connection.on_message = partial(_heard, connection)
     if role != MONITOR:

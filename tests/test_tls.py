@@ -33,7 +33,7 @@ from sleighexec import (
     errors,
 )
 from sleighexec.access import ask
-from sleighexec.address import Address, find, save
+from sleighexec.address import Address, connection_file, find, save
 from sleighexec.dial import connect, reach
 from sleighexec.limits import Limits
 from sleighexec.messages import Fetch, ListWorkspaces, Open, Status, Store
@@ -100,6 +100,22 @@ def test_its_connection_file_is_the_users_alone_and_any_copy_of_it_will_do(
         assert found.url == server.url
         with pytest.raises(errors.NoSuchWorkspaceError):
             found.useWs("x", create=False)
+
+
+def test_a_server_that_was_started_again_is_found_by_who_knew_the_one_before(
+    server: WorkspaceServer, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.json"
+    copy.write_text(connection_file(server.url).read_text())
+    copy.chmod(0o600)
+    with NwsServer(url=str(copy)):
+        pass  # from now on this process knows the server by its URL too
+    server.close()
+    with pytest.raises(errors.ConnectError):
+        NwsServer(url=server.url)
+    bind = "{}:{}".format(*place(server))
+    with WorkspaceServer(bind) as again, NwsServer(url=server.url) as found:
+        assert (again.url, found.url) == (server.url, server.url)
 
 
 def test_another_certificate_is_refused_before_anything_is_said(server: WorkspaceServer) -> None:
