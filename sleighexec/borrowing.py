@@ -8,6 +8,7 @@ a buffer that came in a segment has died: Release, with what is sent next
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,7 +22,8 @@ class Borrower:
 
     def __init__(self, connection: SocketConnection, owner: int) -> None:
         """`owner`: the id of that process."""
-        self._connection, self._shelf = connection, Shelf(owner)
+        self._connection = weakref.proxy(connection)  # which holds us
+        self._shelf = Shelf(owner)
         self._giving_back = threading.Lock()
 
     def put(self, view: memoryview) -> bytes | None:

@@ -96,8 +96,9 @@ class SocketConnection:
             OperationUnknownError: The server went away while it might have stored a value.
             ConnectionLostError: The server went away while waiting.
         """
-        if self.memory is not None:
-            self.memory.tidy()
+        memory = self.memory  # read once: another thread may close us
+        if memory is not None:
+            memory.tidy()
         fetch = isinstance(request, Fetch) and not request.lend
         if isinstance(request, Fetch):
             request.lend = True  # until we say that it has arrived
@@ -127,7 +128,8 @@ class SocketConnection:
         """Send a message without waiting; the tag to wait for its reply with."""
         if tag is None:
             tag = self.next_tag()
-        self.send(wire.encode(tag, message, None if self.memory is None else self.memory.put))
+        memory = self.memory
+        self.send(wire.encode(tag, message, None if memory is None else memory.put))
         return tag
 
     def share_memory(self, memory: Borrower) -> None:
@@ -221,6 +223,7 @@ class SocketConnection:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self.memory = self._decoder.locate = None  # else its segments would stay mapped
 
     def _read_as_leader(self, seconds: float | None = None) -> None:
         messages: list[tuple[int, Any]] = []
@@ -282,6 +285,5 @@ class SocketConnection:
         with self._lock:
             if self._lost is None:
                 self._lost = ConnectionLostError(f"the server went away: {error}")
-            self.memory = self._decoder.locate = None  # else its segments would stay mapped
             self._state.notify_all()
             return ConnectionLostError(*self._lost.args)

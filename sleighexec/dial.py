@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,16 @@ def connect(url: str, role: int = CLIENT) -> SocketConnection:
         # Found again by its URL, as by what is unpickled here.
         remember(address, Path(url).absolute())
     connection = SocketConnection(sock, address.url)
-    connection.on_message = partial(_heard, connection)
+    connection.on_message = partial(_heard, weakref.ref(connection))  # it goes when we let it go
     if role != MONITOR:
         connection.identify()
     return connection
 
 
-def _heard(connection: SocketConnection, message: Any) -> None:
+def _heard(whose: weakref.ref[SocketConnection], message: Any) -> None:
     """The server says something unasked."""
-    if type(message) is Offer:
+    connection = whose()
+    if connection is not None and type(message) is Offer:
         from sleighexec.borrowing import accept  # those on other machines get no offer
 
         accept(connection, message)

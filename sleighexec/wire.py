@@ -435,9 +435,11 @@ class Decoder:
         return out
 
     def _located(self, place: Any) -> Any:
-        assert self.locate is not None
+        locate = self.locate
+        if locate is None:  # closed by another thread
+            raise ProtocolError("no memory is shared any more")
         try:
-            return self.locate(place)
+            return locate(place)
         except (OSError, ValueError, struct.error) as error:
             raise ProtocolError(f"a buffer is not where it should be: {error}") from error
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +32,9 @@ from sleighexec import (
 )
 from sleighexec import segments as seg
 from sleighexec.client import SocketConnection
+from sleighexec.dial import connect
 from sleighexec.errors import ConnectionLostError
-from sleighexec.messages import Abandon, Lease, Leased, Release
+from sleighexec.messages import Abandon, Lease, Leased, Open, Release
 from sleighexec.segments import LEAST, Place, Pool, Shelf, unpack
 from tests.conftest import alive, descriptors, wait_for
 
@@ -442,6 +444,22 @@ def test_without_shared_memory_everything_is_as_it_was() -> None:
         for _ in range(3):
             assert (executor.submit(add_one, ones(100_000)).result(PATIENCE) == 2).all()
         assert executor._engine.server._pool is None  # type: ignore[attr-defined]
+
+
+def test_a_connection_that_nobody_holds_goes_with_what_it_borrowed(run_directory: Path) -> None:
+    with WorkspaceServer("unix") as server:
+        connection = connect(server.url)
+        connection.call(Open("x"))
+        while connection.memory is None:
+            connection.pump(PATIENCE)
+        gone = weakref.ref(connection), weakref.ref(connection.memory)
+        gc.disable()
+        try:
+            connection.close()
+            del connection
+            assert [reference() for reference in gone] == [None, None]
+        finally:
+            gc.enable()
 
 
 def test_arrays_through_the_workspace_are_exact() -> None:
