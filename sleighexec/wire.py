@@ -183,7 +183,8 @@ _PLAIN = 1  # flag: all buffers belong to one pickled value without a summary
 
 
 @lru_cache(maxsize=1024)
-def _head(rest: tuple[Any, ...]) -> bytes:
+def _head(code: int, rest: tuple[Any, ...]) -> bytes:
+    """`code`: 1, 1.0 and True are equal, but only one of them may stand in a field."""
     return json.dumps(rest, separators=(",", ":")).encode()
 
 
@@ -246,7 +247,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         head = b""
     else:
         try:
-            head = _head(rest)
+            head = _head(form.code, rest)
         except TypeError:  # a list in it: not worth remembering
             head = json.dumps(rest, separators=(",", ":")).encode()
     x, y = form.numbers_of(message)

@@ -187,6 +187,13 @@ def test_a_message_comes_back_as_it_was(cls):
     check()
 
 
+def test_equal_fields_of_different_types_are_not_mistaken_for_each_other():
+    """1 == 1.0: what a limit of one second is sent as is nothing for a field of whole numbers."""
+    frame(1, m.Watch(12345.0))
+    [(_, revoked)] = decode(frame(1, m.Revoked(1, 2, 12345)))
+    assert type(revoked.halt) is int
+
+
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
 def test_a_message_of_usual_fields_comes_back_as_it_was(cls):
     usual = {"int": 1, "bool": True, "float": 0.5}
