@@ -454,6 +454,7 @@ def test_what_is_carried_is_text_of_three_packages() -> None:
     assert boot.carried()[:10].isdigit()
 
 
+@pytest.mark.once
 def test_what_is_lost_with_an_agent_is_not_given_to_another_worker_of_it(tmp_path: Path) -> None:
     """Else one death costs a call as many tries as there were idle workers."""
 

@@ -198,6 +198,7 @@ def test_what_prepares_workers_crosses_once_and_later_ones_find_it(meter: Meter)
     assert meter.bytes() < 2.5 * SIZE  # two constants, for eight workers
 
 
+@pytest.mark.once
 def test_without_room_for_it_every_worker_gets_it_itself(meter: Meter) -> None:
     """A file there, and memory without a name is one, may have one megabyte at most."""
     place = meter.place(prelude="ulimit -f 2048")
@@ -209,6 +210,7 @@ def test_without_room_for_it_every_worker_gets_it_itself(meter: Meter) -> None:
     assert meter.bytes() > 2 * WORKERS * SIZE
 
 
+@pytest.mark.once
 def test_more_constants_than_an_agent_keeps_travel_to_each_worker_only(meter: Meter) -> None:
     size, more = 200_000, 10
     with SleighExecutor(launcher=meter.place(2)) as executor:
@@ -224,6 +226,7 @@ def test_more_constants_than_an_agent_keeps_travel_to_each_worker_only(meter: Me
         assert meter.bytes() < before + 1.5 * size
 
 
+@pytest.mark.once
 def test_it_is_the_same_in_a_pool_of_several_kinds_of_place(meter: Meter) -> None:
     with SleighExecutor(launcher=[Local(1), meter.place(2), Command("{agent}")]) as executor:
         handle = executor.share(ARRAY)
@@ -275,6 +278,7 @@ def _mapped_in(pid: int) -> int:
     return Path(f"/proc/{pid}/maps").read_text().count("memfd:sleighexec")
 
 
+@pytest.mark.once
 def test_it_goes_when_nobody_can_need_it_any_more(meter: Meter) -> None:
     with SleighExecutor(launcher=meter.place()) as executor:
         [agent] = set(executor.eachWorker(os.getppid))
@@ -292,6 +296,7 @@ def test_it_goes_when_nobody_can_need_it_any_more(meter: Meter) -> None:
         assert executor.eachWorker(total, other) == [int((ARRAY + 1).sum())] * WORKERS
 
 
+@pytest.mark.once
 def test_a_new_worker_has_nothing_that_it_did_not_ask_for(meter: Meter) -> None:
     with SleighExecutor(launcher=meter.place(), max_tasks_per_child=1) as executor:
         handle = executor.share(ARRAY)
@@ -342,6 +347,7 @@ def test_workers_that_die_while_it_is_on_its_way_leave_it_to_others(meter: Meter
             assert [future.result(PATIENCE) for future in futures] == [expected] * 2 * WORKERS
 
 
+@pytest.mark.once
 def test_a_call_that_is_killed_while_it_waits_costs_nothing_else(meter: Meter) -> None:
     big = numpy.tile(ARRAY, 8)
     with SleighExecutor(launcher=meter.place()) as executor:

@@ -38,9 +38,6 @@ NO_NAMESPACES = why_not() or why_no_namespaces()
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 real = pytest.mark.skipif(NO_NAMESPACES is not None, reason=str(NO_NAMESPACES))
-# Where all interpreters are tested in turn these minutes are spent once.
-CROWDED = os.environ.get("SLEIGHEXEC_CI") == "1" and sys.version_info[:2] != (3, 11)
-long = pytest.mark.skipif(CROWDED, reason="named exception: it takes long, Python 3.11 has run it")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +122,7 @@ def test_sixteen_workers_on_one_host_need_one_session(hosts: Hosts) -> None:
 
 
 @real
+@pytest.mark.once
 def test_a_big_constant_is_sent_once_to_a_host(hosts: Hosts) -> None:
     data = os.urandom(8_000_000)
     with SleighExecutor(launcher=SSH("hippo", workers=4), retries=3) as executor:
@@ -262,7 +260,7 @@ def test_a_python_that_is_not_there(hosts: Hosts) -> None:
 
 
 @real
-@long
+@pytest.mark.once
 def test_hosts_that_cannot_be_reached_or_do_not_greet_are_given_up_in_time(
     hosts: Hosts, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -317,7 +315,7 @@ def test_a_dropped_session_is_noticed_at_once_and_opened_again(hosts: Hosts, vic
 
 
 @real
-@long
+@pytest.mark.once
 def test_hosts_that_fall_silent_are_lost_within_six_seconds(hosts: Hosts) -> None:
     """A cut cable, one that carries one way only, and a host that stands still."""
     hippo, newt, python = hosts["hippo"], hosts["newt"], hosts["python"]
@@ -347,7 +345,7 @@ def _sleep_unless(name: str) -> str:
 
 
 @real
-@long
+@pytest.mark.once
 def test_a_slow_line_is_no_dead_one(hosts: Hosts) -> None:
     """Bulk in both directions at 2 Mbit/s takes longer than the silence that counts as death."""
     newt = hosts["newt"]
@@ -385,7 +383,7 @@ def test_a_killed_client_leaves_nothing_on_the_hosts(hosts: Hosts) -> None:
 
 
 @real
-@long
+@pytest.mark.once
 def test_a_stopped_client_goes_on_where_it_was(hosts: Hosts) -> None:
     """As after a Ctrl-Z: nobody is taken for dead because of it."""
     text = """
@@ -426,6 +424,7 @@ def test_many_threads_use_hosts_at_once(hosts: Hosts) -> None:
 
 
 @real
+@pytest.mark.once
 def test_whatever_dies_with_retries_every_result_is_right(
     hosts: Hosts, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,12 +21,12 @@ from sleighexec import (
 )
 from tests.conftest import wait_for
 from tests.hosts import NAMES, Host, Hosts, why_no_loss
-from tests.test_hosts import NO_NAMESPACES, all_hosts, hosts, long, real
+from tests.test_hosts import NO_NAMESPACES, all_hosts, hosts, real
 
 __all__ = ["all_hosts", "hosts"]
 PATIENCE = 60
 NO_LOSS = NO_NAMESPACES or why_no_loss()
-pytestmark = [real, long]
+pytestmark = [real, pytest.mark.once]
 
 
 def on(host: Host, *words: str) -> subprocess.Popen[str]:

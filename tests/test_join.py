@@ -240,6 +240,7 @@ def test_asked_twice_it_leaves_at_once(executor: SleighExecutor, url: str, tmp_p
         assert sorted(map(type, outcomes), key=str) == [type(None), type(None), WorkerLost]
 
 
+@pytest.mark.once
 def test_many_come_and_go_and_no_call_is_lost(executor: SleighExecutor, url: str) -> None:
     ends = threading.Event()
     problems: list[int] = []
@@ -358,6 +359,7 @@ def test_where_nobody_can_join_the_end_does_not_wait_for_it(run_directory: Path)
     SleighExecutor(launcher=[]).shutdown()
 
 
+@pytest.mark.once
 def test_such_a_pool_refuses_what_it_cannot_do(run_directory: Path) -> None:
     for options in ({"min_workers": 1}, {"max_workers": 3}):
         with pytest.raises(ValueError, match=r"launcher=\[\]"):
@@ -433,6 +435,7 @@ def die_at(fatal: int, number: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.once
 def test_one_that_falls_silent_is_lost(executor: SleighExecutor, url: str, tmp_path: Path) -> None:
     with Machine(url) as machine:
         wait_for(lambda: executor.worker_count == 3, "the pool has not grown")

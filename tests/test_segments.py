@@ -294,7 +294,7 @@ class PoolModel(RuleBasedStateMachine):
         gc.collect()
 
 
-TestPoolModel = PoolModel.TestCase
+TestPoolModel = pytest.mark.once(PoolModel.TestCase)
 TestPoolModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 

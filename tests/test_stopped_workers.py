@@ -153,6 +153,7 @@ def test_workers_that_wake_while_their_calls_are_taken_back_run_none_twice(
     assert Counter(map(int, Path(path).read_text().split())) == Counter(range(asked))
 
 
+@pytest.mark.once
 def test_workers_may_be_killed_while_they_stand_still(tmp_path: Path) -> None:
     Chaos("1", tmp_path / "ran", launcher=Planting(IMPATIENT, 3), agents=False).run(3)
 
