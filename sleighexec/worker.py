@@ -1,7 +1,7 @@
 """The worker process: join, fetch, run, store; and how a task asks where it is.
 
     main thread     fetch ─▶ calls ─▶ run one by one ─▶ journal ─▶ one send: results + fetch
-    sleigh-helper   wakes every 2 ms while several short calls are lined up, more seldom where all
+    sleigh-helper   wakes every 1 ms while several short calls are lined up, more seldom where all
                     take longer; when the present one turns out long it sends the results that are
                     ready, gives back what has not begun, and keeps reading
 
@@ -62,7 +62,7 @@ from sleighexec.workspace import NetWorkSpace, NwsServer
 if TYPE_CHECKING:
     import socket
 
-TICK = 0.002  # seconds: a call that runs longer is a long one, where most are short
+TICK = 0.001  # seconds: a call that runs longer is a long one, where most are short
 AHEAD = 0.015  # seconds: where most calls take up to so long the next ones are fetched early
 BATCH = 0.004  # seconds that a batch should take
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
@@ -249,7 +249,7 @@ class Worker:
             several = sum(len(group.items) for group in self._groups) > 1
             if (several or (more and 0 < self._seconds < AHEAD)) and self._left is None:
                 # Ask for the next ones now, they arrive while these run.
-                self._tick = TICK if self._seconds < TICK else 2 * self._seconds
+                self._tick = max(TICK, 2 * self._seconds)
                 if not self._leaving:
                     self._prefetch = connection.post(self._fetch(self._wanted(), 0))
                 several = True
