@@ -1,6 +1,6 @@
 """The journal: what a worker has begun and finished, in memory that outlives it.
 
-    bytes of records, calls begun │ limits of the present call │ halt, loan │ records … │ its text
+    bytes of records, calls begun │ limits of the present call │ halt, loan │ its text │ records …
 
 The worker writes, see worker.py; the agent reads when the worker is gone or stands still.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import struct
 
+from sleighexec import payload as pickling
 from sleighexec.output import CallText
 
 SHELL = struct.Struct("=QQ")  # bytes of records, calls begun
@@ -18,16 +19,16 @@ WORD = struct.Struct("=Q")
 # Behind them: how often the agent has found that we stood still; the loan of the present call.
 END, BEGUN, HALT, LOAN = 0, 1, 4, 5  # the head as words of eight bytes
 HEAD = 6 * WORD.size
-JOURNAL = 128 * 1024  # bytes
-ROOM = JOURNAL - HEAD  # for records
+START = HEAD + CallText.LENGTH  # where the records begin; what is written last cannot go too far
+ROOM = 128 * 1024  # bytes for records
 
 
 class Journal:
     """What a worker has begun and finished, in memory that outlives it."""
 
     def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, JOURNAL + CallText.LENGTH)
-        self.text = CallText(self.memory, JOURNAL)  # what the present call has printed
+        self.memory = mmap.mmap(-1, START + ROOM)
+        self.text = CallText(self.memory, HEAD)  # what the present call has printed
 
     def limits(self) -> tuple[float, int]:
         """When, on the monotonic clock, the present call is to end; bytes it may take; 0: none."""
@@ -46,5 +47,75 @@ class Journal:
     def read(self) -> tuple[bytes, int]:
         """The records that are in it and the number of calls begun: for the agent."""
         end, begun = SHELL.unpack_from(self.memory, 0)
-        start = HEAD
-        return self.memory[start : start + min(end, JOURNAL - start)], begun
+        return self.memory[START : START + min(end, ROOM)], begun
+
+
+class Records:
+    """The worker's hand in it: outcomes of calls, as payload.py has them, one behind the other.
+
+    Simple results go into a run, which is open until something else is to be written. Only the
+    thread that has opened it adds to it, and needs no lock for that: it writes behind the last
+    result (`memory.write`), and then, to `words`, how far the records go. All else is under a lock
+    of the caller.
+
+    Attributes:
+        words: The head of the journal.
+        sent: Bytes of records that are known to be on their way.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.memory, self.text = journal.memory, journal.text
+        self.words = memoryview(journal.memory)[:HEAD].cast("Q")
+        self.sent = 0
+        self._run_at: int | None = None  # where the open run begins
+        self._run_from = 0  # the number of the call that has its first result
+
+    def open_run(self, number: int) -> bool:
+        """See that a run is open, to which call `number` is to add; False: there is no room.
+
+        The next `memory.write` goes behind it.
+        """
+        end = self.words[END]
+        if self._run_at is None:
+            if end + pickling.RUN_HEAD > ROOM:
+                return False
+            self._run_at, self._run_from = end, number
+            self._put(pickling.run_head(number))
+            end += pickling.RUN_HEAD
+        self.memory.seek(START + end)
+        return True
+
+    def close_run(self, number: int) -> None:
+        """Nothing is added to the run any more; `number` is the last call that is finished."""
+        if self._run_at is not None:
+            start, self._run_at = self._run_at, None
+            count = number + 1 - self._run_from
+            if count:
+                end = START + self.words[END]
+                pickling.close_run(self.memory, START + start, end, count)
+            else:
+                self.words[END] = start
+
+    def write(self, number: int, flag: int, data: bytes) -> bool:
+        """Another outcome of call `number`, the run is closed; False: there is no room."""
+        entry = pickling.RECORD.pack(len(data), flag, number) + data
+        if self.words[END] + len(entry) > ROOM:
+            return False
+        self._put(entry)
+        return True
+
+    def _put(self, entry: bytes) -> None:
+        start = START + self.words[END]
+        self.memory[start : start + len(entry)] = entry
+        self.words[END] += len(entry)
+
+    def take(self) -> bytes:
+        """What is to be sent: an open run goes each time, from its first result."""
+        end = self.words[END]
+        data = self.memory[START + self.sent : START + end]
+        self.sent = end if self._run_at is None else self._run_at
+        return data
+
+    def clear(self) -> None:
+        """All of it was sent, and no run is open: begin again."""
+        self.words[END] = self.sent = 0

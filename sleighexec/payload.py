@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copyreg
 import io
+import marshal
 import pickle
 import struct
 import sys
@@ -524,14 +525,45 @@ def add_note(error: BaseException, note: str) -> None:
 # bytes. Each says which call it answers, so that a frame that was never sent can be read to its
 # last record, and one that was sent twice does no harm.
 #
-# Results of simple types stand together in a run: what is between the brackets of a pickled list.
-# So each is written on its own, by itself complete, and a thousand are read by one call. A run that
-# is still being written has the size OPEN, and goes to the end of what is there.
+# Results of simple types stand together in a run: a list as `marshal` writes it, "[", how many they
+# are, and one behind the other. So each is written on its own, by itself complete, and a thousand
+# are read by one call. A run that is still being written has the size OPEN, goes to the end of what
+# is there, and says that it has none.
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
 OPEN = 0xFFFFFFFF
-RUN_PROTOCOL = 3  # the last one without frames, which may not stand inside each other
+EVERYWHERE = 2  # the version of marshal's format that every Python reads and that has no references
+_SIZE, _COUNT = struct.Struct("!I"), struct.Struct("<I")
+_EMPTY = b"[" + bytes(_COUNT.size)
+RUN_HEAD = RECORD.size + len(_EMPTY)  # bytes before the first result of a run
+
+
+def run_head(number: int) -> bytes:
+    """How a run begins, the first result of which is that of call `number`; it is open."""
+    return RECORD.pack(OPEN, RUN, number) + _EMPTY
+
+
+def close_run(memory: Any, start: int, end: int, count: int) -> None:
+    """Write into the head of the run that lies there how long it is, and of how many results."""
+    _SIZE.pack_into(memory, start, end - start - RECORD.size)
+    _COUNT.pack_into(memory, start + RECORD.size + 1, count)
+
+
+def dump_simple(value: Any) -> bytes:
+    """A value of a simple type, as it stands in a run."""
+    return marshal.dumps(value, EVERYWHERE)
+
+
+def _load_run(data: memoryview) -> list[Any]:
+    if data[: len(_EMPTY)] != _EMPTY:
+        values: list[Any] = marshal.loads(data)
+        return values
+    values = []
+    with io.BytesIO(data[len(_EMPTY) :]) as file:
+        while file.tell() < len(data) - len(_EMPTY):
+            values.append(marshal.load(file))
+    return values
 
 
 def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
@@ -547,7 +579,7 @@ def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
         end = length if size == OPEN else position + size
         record: Any = data[position:end]
         if flag == RUN:
-            record = pickle.loads(b"".join((b"\x80\x03(", record, b"l.")))
+            record = _load_run(record)
         records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
         position = end
     return records

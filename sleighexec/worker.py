@@ -18,9 +18,9 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import marshal
 import math
 import os
-import pickle
 import sys
 import threading
 import time
@@ -39,7 +39,7 @@ from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError
 from sleighexec.failures import arguments, explain, failure_of
 from sleighexec.functions import CLASSIC_NAMES, Learned, apply
-from sleighexec.journal import BEGUN, END, HALT, HEAD, JOURNAL, LIMITS, LOAN, ROOM, SHELL, Journal
+from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, ROOM, SHELL, Journal, Records
 from sleighexec.messages import (
     Fetch,
     GiveBack,
@@ -109,7 +109,10 @@ class Worker:
         if owner is not None:
             self._connection.share_memory(Borrower(self._connection, owner))
         self._journal, self._text = journal.memory, journal.text
-        self._words = memoryview(journal.memory)[:HEAD].cast("Q")
+        self._records = Records(journal)
+        self._words = self._records.words
+        # The types whose values may go into the open run; none, if the present call has printed.
+        self._straight = set(pickling.SIMPLE)
         self._revoked = Revoked(0, 0, 0)  # the latest of them
         self._halt = 0  # the number of that which the main thread has gone by
         self._learned = Learned()
@@ -119,12 +122,8 @@ class Worker:
         self._groups: deque[_Group] = deque()  # what is lined up
         self._news: deque[list[Any]] = deque()  # from the helper, for the main thread to learn
         self._leaving = False
-        self._finished = 0  # calls; also the number of the last one
-        self._end = 0  # bytes of records in the journal
-        self._sent = 0  # of these, bytes that were sent
-        self._run_at = 0  # where the last run of simple results begins
-        self._in_run = False  # it is open: more results may be added to it
-        self._flushing = threading.RLock()  # guards the six above, and who takes _prefetch
+        self._finished = 0  # calls; also the number of the last one; not kept while calls run
+        self._flushing = threading.RLock()  # guards _records, _text, and who takes _prefetch
         self._prefetch = 0  # tag of a fetch that looks ahead
         self._seconds = 0.0  # a call takes, as measured
         self._left: int | None = None  # calls until this worker is to be replaced
@@ -222,7 +221,7 @@ class Worker:
             failure = Payload(bytes(pickling.dumps_error(error, __file__).head))
             self._connection.post(SetupFailed((failure,)), ONE_WAY)
             return False
-        self._text.clear()  # no call has printed it
+        self._forget_text()  # no call has printed it
         return True
 
     def _told(self, message: Any) -> None:
@@ -327,61 +326,64 @@ class Worker:
     def _run_group(self, group: _Group) -> None:
         """Run calls of one function."""
         pop, form, places = group.items.popleft, group.form, group.places
-        simple, dumps = pickling.SIMPLE, pickle.dumps
-        memory, failed, flushing = self._journal, self._learned.failed, self._flushing
+        straight, dumps, version = self._straight, marshal.dumps, pickling.EVERYWHERE
+        words, write, failed = self._words, self._journal.write, self._learned.failed
         limits, limit = group.limits, LIMITS.pack_into
-        words, halt = self._words, self._halt
+        halt, number = self._halt, self._finished
         words[LOAN] = group.loan
         function: Any = None
+        data: bytes | None
         whole = self._learned.payload
+        end = self._open_run(number + 1)
         while True:
             try:
                 item = pop()
             except IndexError:
-                return
-            number = self._finished + 1
+                break
+            number += 1
             words[BEGUN] = number
             if words[HALT] != halt:
                 if not self._is_ours(group, number):
-                    return
+                    number -= 1
+                    break
                 halt = self._halt
-            data: bytes | None = None
             try:
                 if failed:
                     self._learned.check(places)
                 if function is None:
                     function = self._learned.function(group.key)
                 if limits is not None:  # from here on: loading its module does not count
-                    limit(memory, SHELL.size, _deadline(limits[0]), limits[1])
+                    limit(self._journal, SHELL.size, _deadline(limits[0]), limits[1])
                 if form:
                     item = arguments(item, whole)
                     result = function(*item[0], **item[1])
                 else:
                     result = function(*item)
-                if type(result) in simple:
-                    data = dumps(result, pickling.RUN_PROTOCOL)[2:-1]
+                if type(result) in straight:
+                    data = dumps(result, version)
+                    try:
+                        words[END] = end = end + write(data)
+                    except ValueError:  # so much room is not left
+                        end = self._make_room(number, data)
+                    flag = pickling.RUN
                 else:
+                    self._finished = number - 1
                     flag, record = self._pickled(result)
             except BaseException as error:  # SystemExit too belongs to the task, not to us
+                self._finished = number - 1
                 flag, record = pickling.BAD, self._failure(error)
                 if not _can_open():
                     # No further call could open a file here: they are all for a new worker.
                     self._left = 0
                     self._drop_lined_up()
-            with flushing:
-                if data is None:
-                    self._write_record(flag, record)
-                elif self._in_run and (end := self._end + len(data)) <= ROOM:
-                    memory[HEAD + self._end : HEAD + end] = data
-                    self._end = end
-                else:
-                    self._begin_run(data)
-                words[END] = self._end
-                self._finished = number
+            if flag != pickling.RUN:
+                self._write_record(flag, record)
+                end = self._open_run(number + 1)
             if limits is not None:
-                limit(memory, SHELL.size, 0.0, 0)
+                limit(self._journal, SHELL.size, 0.0, 0)
             # The result is safe; only now what the call held may go, since that may crash too.
             item = result = data = record = None
+        self._finished = number
 
     def _is_ours(self, group: _Group, number: int) -> bool:
         """We stood still, and what had not begun went to others: whether this call is ours yet.
@@ -401,46 +403,56 @@ class Worker:
         self._halt = revoked.halt
         return ours
 
-    def _begin_run(self, data: bytes) -> None:
-        """Write a simple result where no run of such is open. Under the lock."""
-        if self._text.size:
-            self._write_text()
-        entry = pickling.RECORD.pack(pickling.OPEN, pickling.RUN, self._finished + 1) + data
-        self._write(entry)
-        self._run_at = self._end - len(entry)
-        self._in_run = self._end > 0  # else it was too long, and was sent by itself
+    def _open_run(self, number: int) -> int:
+        """See that call `number` can write a simple result; how far the records go."""
+        with self._flushing:
+            if not self._records.open_run(number):
+                self._finished = number - 1
+                self._empty_journal()
+                self._records.open_run(number)
+            return self._words[END]
+
+    def _make_room(self, number: int, data: bytes) -> int:
+        """Write a simple result that is too long for the open run; how far the records go then."""
+        self._finished = number - 1
+        self._check_size(len(data))
+        self._empty_journal()
+        if pickling.RUN_HEAD + len(data) <= ROOM:
+            self._open_run(number)
+            self._words[END] += self._journal.write(data)
+        else:
+            entry = bytearray(pickling.run_head(number) + data)
+            pickling.close_run(entry, 0, len(entry), 1)
+            self._connection.post(Results((Payload(entry),)), ONE_WAY)
+            self._open_run(number + 1)
+        return self._words[END]
 
     def _write_record(self, flag: int, data: bytes | None) -> None:
-        """Write any other outcome, unless it went out by itself. Under the lock."""
-        if data is not None:
-            self._close_run()
-            if self._text.size:
+        """Write any other outcome of the next call to be finished, unless it went out by itself."""
+        with self._flushing:
+            self._records.close_run(self._finished)
+            if data is not None:
                 self._write_text()
-            self._write(pickling.RECORD.pack(len(data), flag, self._finished + 1) + data)
+                self._write(flag, data)
+            self._finished += 1
 
     def _write_text(self) -> None:
         """Write what the present call has printed, before its outcome. Under the lock."""
-        data = self._text.read()
-        self._write(pickling.RECORD.pack(len(data), pickling.PRINTED, self._finished + 1) + data)
+        if self._text.size:
+            self._write(pickling.PRINTED, self._text.read())
+        self._forget_text()
+
+    def _forget_text(self) -> None:
         self._text.clear()
+        self._straight.update(pickling.SIMPLE)
 
-    def _write(self, entry: bytes) -> None:
-        if self._end + len(entry) > ROOM:
+    def _write(self, flag: int, data: bytes) -> None:
+        number = self._finished + 1
+        if not self._records.write(number, flag, data):
             self._empty_journal()
-        if len(entry) <= ROOM:
-            position = HEAD + self._end
-            self._journal[position : position + len(entry)] = entry
-            self._end += len(entry)
-        else:
-            self._send_alone(Payload(entry))
-
-    def _close_run(self) -> None:
-        """Say how long the open run is, so that other records may follow. Under the lock."""
-        if self._in_run:
-            self._in_run = False
-            size = self._end - self._run_at - pickling.RECORD.size
-            position = HEAD + self._run_at
-            self._journal[position : position + 4] = size.to_bytes(4, "big")
+            if not self._records.write(number, flag, data):
+                entry = pickling.RECORD.pack(len(data), flag, number) + data
+                self._connection.post(Results((Payload(entry),)), ONE_WAY)
 
     def _drop_lined_up(self) -> None:
         """Begin none of these: at our end they are first in line again."""
@@ -464,58 +476,63 @@ class Worker:
             text = f"while pickling the result of the task, a {type(result).__name__}"
             pickling.add_note(error, text)
             raise
-        if payload.size_bytes > wire.MAX_FRAME - JOURNAL:
-            raise ValueError(
-                f"the result takes {payload.size_bytes} bytes, more than the {wire.MAX_FRAME} that "
-                "may come back at once: write it to a file, or cut it into parts"
-            )
+        self._check_size(payload.size_bytes)
         if not payload.buffers:
             return pickling.GOOD, bytes(payload.head)
-        if self._text.size:
-            with self._flushing:
-                self._close_run()
-                self._write_text()
+        with self._flushing:
+            self._records.close_run(self._finished)
+            self._write_text()
+            self._empty_journal()
         head = pickling.RECORD.pack(len(payload.head), pickling.LARGE, self._finished + 1)
-        self._send_alone(Payload(head + bytes(payload.head), payload.buffers))
+        payload = Payload(head + bytes(payload.head), payload.buffers)
+        self._connection.post(Results((payload,)), ONE_WAY)
         return pickling.LARGE, None
+
+    def _check_size(self, size: int) -> None:
+        if size > wire.MAX_FRAME - ROOM:
+            raise ValueError(
+                f"the result takes {size} bytes, more than the {wire.MAX_FRAME} that may come back "
+                "at once: write it to a file, or cut it into parts"
+            )
 
     # ------------------------------------------------------------------ sending
 
     def _flush(self, count: int = 0) -> int:
-        """Send the results of the journal, and ask for so many calls with them; the tag of that."""
+        """Send the results of the journal, and ask for so many calls with them; the tag of that.
+
+        Only by the thread that runs the calls, and not while one runs.
+        """
         with self._flushing:
-            self._outbox.send()
-            if self._in_run:
-                self._close_run()
-            end, tag = self._end, self._connection.next_tag() if count else 0
-            if end > self._sent and (self._printed or sys.stdout is not self._stdout):
-                self._printed = False
-                with contextlib.suppress(Exception):  # a task may have closed or replaced them
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-            if self._connection.memory is not None:
-                self._connection.memory.tidy()
-            if count or end > self._sent:
-                data = self._journal[HEAD + self._sent : HEAD + end]
-                # Not by shared memory: it stands in some already, and is soon read.
-                self._connection.send(wire.encode(ONE_WAY, Results((Payload(data),), tag, count)))
-            self._sent = end
-            if not self._running and self._end == end:
+            self._records.close_run(self._finished)
+            tag = self._send(count)
+            if not self._running:
                 # They were sent: the journal may forget them.
-                self._end = self._sent = self._words[END] = 0
+                self._records.clear()
+        return tag
+
+    def _send(self, count: int = 0) -> int:
+        """Send what is new in the journal. Under the lock."""
+        self._outbox.send()
+        records, tag = self._records, self._connection.next_tag() if count else 0
+        news = self._words[END] > records.sent
+        if news and (self._printed or sys.stdout is not self._stdout):
+            self._printed = False
+            with contextlib.suppress(Exception):  # a task may have closed or replaced them
+                sys.stdout.flush()
+                sys.stderr.flush()
+        if self._connection.memory is not None:
+            self._connection.memory.tidy()
+        if count or news:
+            data = Payload(records.take())
+            # Not by shared memory: it stands in some already, and is soon read.
+            self._connection.send(wire.encode(ONE_WAY, Results((data,), tag, count)))
         return tag
 
     def _empty_journal(self) -> None:
-        self._flush()
+        """Send everything, also while a call runs: there is no room for its outcome."""
         with self._flushing:
-            SHELL.pack_into(self._journal, 0, 0, self._finished + 1)
-            self._end = self._sent = 0
-            self._in_run = False
-
-    def _send_alone(self, payload: Payload) -> None:
-        """Send one result that is too large for the journal, after those before it."""
-        self._empty_journal()
-        self._connection.post(Results((payload,)), ONE_WAY)
+            self._flush()
+            self._records.clear()
 
     # ------------------------------------------------------------------ what tasks print
 
@@ -524,8 +541,7 @@ class Worker:
         if self._outbox.foreign:
             return
         with self._flushing:
-            # So the next result is written where it is asked for text: the straight path need not.
-            self._close_run()
+            self._straight.clear()
             self._text.add(text)
             self._printed = True
             if lines and (self._tell_lines or self._store_lines is not None):
@@ -568,19 +584,20 @@ class Worker:
                     self._bell.acquire()
                 if not self._running or not (self._hurry or self._sleep):
                     idle, last = idle + 1, -1
-                elif self._finished == last:
+                elif self._words[BEGUN] == last:
                     idle = 0
                     self._relieve(last)
                 else:
-                    idle, last = 0, self._finished
+                    idle, last = 0, self._words[BEGUN]
         except ConnectionLostError:
             os._exit(1)  # nobody waits for the present task any more
 
     def _relieve(self, stuck: int) -> None:
-        """The call after number `stuck` is a long one: nothing else is to wait for it."""
-        self._flush()
+        """Call number `stuck` is a long one: nothing else is to wait for it."""
+        with self._flushing:
+            self._send()
         lined_up = True
-        while self._running and self._finished == stuck:
+        while self._running and self._words[BEGUN] == stuck:
             # Taken and returned in one: results belong to the oldest loans, so those of what comes
             # next must not go out before the client knows that this is nobody's any more.
             with self._flushing:

@@ -36,7 +36,7 @@ def files() -> int:
 def test_what_had_ended_and_what_had_begun_is_read_by_the_number_of_the_batch(journals):
     written = journals.start(7, rank=3)
     written.begin()
-    written.write_simple(journal.simple("first"))
+    written.write_simple(pickling.dump_simple("first"))
     written.begin()
     written.write(pickling.GOOD, pickling.dumps_whole({2}))
     written.begin()
@@ -83,7 +83,7 @@ def test_a_file_serves_the_next_batch_when_one_has_ended_and_its_outcome_is_safe
     written = journals.start(1, rank=0)
     written.begin()
     written.note("old")
-    written.write_simple(journal.simple(1))
+    written.write_simple(pickling.dump_simple(1))
     calls = [lambda: journals.end(written), lambda: journals.make_safe(1)]
     one, other = calls if first == "ended" else reversed(calls)
     one()

@@ -746,16 +746,18 @@ SIMPLE_VALUES = st.one_of(
 @settings(deadline=None)
 @given(st.lists(SIMPLE_VALUES), st.lists(SIMPLE_VALUES), st.booleans())
 def test_a_run_of_simple_results_is_read_at_once(first, second, still_open):
-    """Each was pickled on its own; together they are the inside of a list."""
+    """Each was written on its own; together they are the inside of a list."""
 
-    def run(number, values, size=None):
-        data = b"".join(pickle.dumps(value, pickling.RUN_PROTOCOL)[2:-1] for value in values)
-        head = pickling.RECORD.pack(len(data) if size is None else size, pickling.RUN, number)
-        return head + data
+    def run(number, values, is_open=False):
+        entry = bytearray(b"before" + pickling.run_head(number))
+        entry += b"".join(map(pickling.dump_simple, values))
+        if not is_open:
+            pickling.close_run(entry, len(b"before"), len(entry), len(values))
+        return entry[len(b"before") :]
 
     number = 1 + len(first)
     entry = run(1, first) + record(number, pickling.BAD, b"bad")
-    entry += run(number + 1, second, pickling.OPEN if still_open else None)
+    entry += run(number + 1, second, still_open)
     its = list(pickling.outcomes(Payload(entry)))
     assert [(n, flag) for n, flag, *_ in its] == [
         (1, pickling.RUN),

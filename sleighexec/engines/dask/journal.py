@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import pickle
 import shutil
 import struct
 import tempfile
@@ -71,7 +70,7 @@ class Journal:
             os.close(descriptor)
         self.text = CallText(self._memory, TEXT_AT)
         self._room = FIRST_ROOM
-        self.number = self.end = self.finished = self._run_at = 0
+        self.number = self.end = self.finished = self._run_at = self._run_after = 0
         self._in_run = False
         self.is_safe = self.has_ended = False
 
@@ -104,9 +103,8 @@ class Journal:
         if self.text.size:
             self._write_text()
         if not self._in_run:
-            head = pickling.RECORD.pack(pickling.OPEN, pickling.RUN, self.finished + 1)
-            self._run_at, self._in_run = self.end, True
-            data = head + data
+            self._run_at, self._run_after, self._in_run = self.end, self.finished, True
+            data = pickling.run_head(self.finished + 1) + data
         self._write(data)
         self._ended()
 
@@ -165,9 +163,8 @@ class Journal:
     def _close_run(self) -> None:
         if self._in_run:
             self._in_run = False
-            size = self.end - self._run_at - pickling.RECORD.size
-            at = RECORDS_AT + self._run_at
-            self._memory[at : at + 4] = size.to_bytes(4, "big")
+            start, end = RECORDS_AT + self._run_at, RECORDS_AT + self.end
+            pickling.close_run(self._memory, start, end, self.finished - self._run_after)
 
 
 class Journals:
@@ -276,8 +273,3 @@ def _remove(path: Path) -> None:
 def remove_all(run: str) -> None:
     """Forget a run."""
     shutil.rmtree(folder_of(run), ignore_errors=True)
-
-
-def simple(value: object) -> bytes:
-    """A value of a simple type as it stands in a run."""
-    return pickle.dumps(value, pickling.RUN_PROTOCOL)[2:-1]

@@ -226,7 +226,7 @@ class Run:
                     else:
                         result = function(*item)
                     if type(result) in pickling.SIMPLE:
-                        flag, data = pickling.RUN, journal.simple(result)
+                        flag, data = pickling.RUN, pickling.dump_simple(result)
                     else:
                         flag, data, buffers = _pickled(result)
                 except BaseException as error:  # SystemExit too belongs to the task, not to us

@@ -1,0 +1,160 @@
+"""What a worker writes is what its agent and its client read, wherever it is cut off."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sleighexec import SleighExecutor, WorkerLost
+from sleighexec import payload as pickling
+from sleighexec.journal import END, ROOM, Journal, Records
+from sleighexec.messages import Payload
+from tests.conftest import wait_for, wait_for_file
+
+PATIENCE = 60
+
+SIMPLE = st.integers() | st.text(max_size=50) | st.none() | st.floats(allow_nan=False)
+STEPS = st.lists(
+    st.tuples(st.just("simple"), SIMPLE)
+    | st.tuples(st.sampled_from([pickling.GOOD, pickling.BAD]), st.binary(max_size=30))
+    | st.tuples(st.just("send"), st.sampled_from(["main", "helper"])),
+    max_size=30,
+)
+
+
+def values_in(payload: bytes) -> list[tuple[int, object]]:
+    """Each outcome with the number of its call."""
+    found: list[tuple[int, object]] = []
+    for number, flag, data, _ in pickling.outcomes(Payload(payload)):
+        if flag == pickling.RUN:
+            found += enumerate(data, number)
+        else:
+            found.append((number, (flag, bytes(data))))
+    return found
+
+
+@settings(deadline=None)
+@given(STEPS)
+def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
+    """After each step the agent could read; now and then something is sent; none is missing."""
+    journal = Journal()
+    records = Records(journal)
+    written: list[tuple[int, object]] = []
+    seen: dict[int, object] = {}
+    sent = b""
+    try:
+        for kind, what in steps:
+            number = len(written) + 1
+            if kind == "simple":
+                assert records.open_run(number)
+                records.words[END] += journal.memory.write(pickling.dump_simple(what))
+                written.append((number, what))
+            elif kind == "send":
+                if what == "main":
+                    records.close_run(number - 1)
+                sent = records.take()
+                seen.update(values_in(sent))
+                assert seen == dict(written)
+                if what == "main":
+                    records.clear()
+            else:
+                records.close_run(number - 1)
+                assert records.write(number, kind, what)
+                written.append((number, (kind, what)))
+            left, _ = journal.read()
+            assert seen | dict(values_in(left)) == dict(written)
+    finally:
+        records.words.release()
+        journal.memory.close()
+
+
+def test_a_full_journal_takes_nothing_more_and_keeps_what_it_has():
+    journal = Journal()
+    records = Records(journal)
+    journal.text.add("printed")
+    assert records.open_run(1)
+    for _ in range((ROOM - pickling.RUN_HEAD) // 1000):
+        records.words[END] += journal.memory.write(bytes(1000))
+    with pytest.raises(ValueError, match="out of range"):
+        journal.memory.write(bytes(1000))
+    full, _ = journal.read()
+    assert ROOM - 1000 < len(full) <= ROOM
+    records.close_run(1)
+    assert not records.write(2, pickling.GOOD, bytes(1000))
+    assert journal.text.read() == b"printed"
+    records.take()
+    records.clear()
+    assert records.write(2, pickling.GOOD, bytes(1000))
+    records.words.release()
+    journal.memory.close()
+
+
+# ------------------------------------------------------------------ in a pool
+
+
+def outcome(kind: str, number: int) -> object:
+    """One of all that a call can come to."""
+    if kind == "error":
+        raise LookupError(number)
+    if kind == "printed":
+        print(kind, number)
+        return number
+    results = {"small": number, "list": [number], "text": "x" * number, "set": {number, 1}}
+    results |= {"long": "long" * 10_000, "longer": b"longer" * 50_000, "none": None}
+    return results[kind]
+
+
+KINDS = ("small", "list", "text", "set", "long", "longer", "none", "error", "printed")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_outcomes_of_all_kinds_among_each_other_belong_to_their_calls(seed: int) -> None:
+    choose = random.Random(seed)
+    with SleighExecutor(2) as executor:
+        calls = [(choose.choice(KINDS), number) for number in range(600)]
+        futures = [executor.submit(outcome, *call) for call in calls]
+        for call, future in zip(calls, futures):
+            if call[0] == "error":
+                with pytest.raises(LookupError, match=str(call[1])):
+                    future.result(PATIENCE)
+            else:
+                assert future.result(PATIENCE) == outcome(*call), call
+            printed = f"{call[0]} {call[1]}\n" if call[0] == "printed" else ""
+            assert future.output == printed, call
+
+
+def step(number: int, path: Path) -> int:
+    """A short call; number 7 waits for the file, and number 8 is the end of its worker."""
+    if number == 7:
+        path.with_suffix(".here").touch()
+        wait_for_file(path)
+    if number == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_results_in_front_of_a_long_call_come_at_once_and_once(tmp_path: Path) -> None:
+    """They are sent while the run stays open, and stand in the journal of the dead worker too."""
+    path = tmp_path / "gate"
+    counts: dict[int, int] = {}
+    with SleighExecutor(1) as executor:
+        executor.submit(abs, 1).result(PATIENCE)
+        futures = [executor.submit(step, number, path) for number in range(10)]
+        for number, future in enumerate(futures):
+            future.add_done_callback(lambda _, n=number: counts.update({n: counts.get(n, 0) + 1}))
+        assert [future.result(PATIENCE) for future in futures[:7]] == list(range(7))
+        wait_for(path.with_suffix(".here").exists, "the long call does not begin")
+        assert not futures[7].done()
+        path.touch()
+        assert futures[7].result(PATIENCE) == 7
+        with pytest.raises(WorkerLost):
+            futures[8].result(PATIENCE)
+        assert futures[9].result(PATIENCE) == 9
+        assert executor.submit(abs, -3).result(PATIENCE) == 3
+    assert counts == dict.fromkeys(range(10), 1)
