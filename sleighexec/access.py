@@ -103,7 +103,7 @@ class Access:
         if type(reply) is not Values:
             return None
         if self._connection.local and (type(request) is Find or reply.loan):
-            reply.values = tuple(map(self._copied, reply.values))
+            reply.values = [self._copied(v) if v.buffers else v for v in reply.values]
         return reply
 
     def wait(self, request: Fetch | Find) -> Values:
@@ -131,13 +131,13 @@ class Access:
             payload = pickling.value_payload(value)
         except Exception as error:
             raise ValuePicklingError(variable, self.name, error) from error
-        return self._copied(payload) if self._connection.local else payload
+        return self._copied(payload) if payload.buffers and self._connection.local else payload
 
     def _copied(self, payload: Payload) -> Payload:
-        """A payload that nobody else writes to, nor sees what is written to it."""
+        """A payload to whose buffers nobody else writes, nor sees what is written to them."""
         connection: Any = self._connection
         buffers = [connection.copy(buffer) for buffer in payload.buffers]
-        return Payload(payload.head, buffers, payload.kind, payload.summary)
+        return Payload(payload.head, buffers, payload.kind)
 
     def value(self, reply: Values) -> Any:
         """The value in a reply, rebuilt.

@@ -22,7 +22,6 @@ from sleighexec.messages import (
     Leased,
     Nothing,
     Offer,
-    Payload,
     Release,
     Reply,
     Values,
@@ -125,10 +124,8 @@ class Connection:
             return
         if type(reply) is Values:
             packed = reply if self.pack is None else self.pack(reply)
-            if packed is reply:
-                reply.values = [_without_summary(value) for value in reply.values]
-                if reply.loan and len(reply.values) > 1:
-                    self._keep_back(reply)
+            if packed is reply and reply.loan and len(reply.values) > 1:
+                self._keep_back(reply)
             reply = packed
         self.send(tag, reply)
 
@@ -226,10 +223,3 @@ class Connection:
             sent -= first.nbytes
             self.unsent -= first.nbytes + PIECE_BYTES
             self.waiting_out.popleft()
-
-
-def _without_summary(value: Payload) -> Payload:
-    """Who fetches a value has no use for it; of many they might not fit into a frame."""
-    if not value.summary:
-        return value
-    return Payload(value.head, value.buffers, value.kind)

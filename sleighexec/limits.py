@@ -8,7 +8,7 @@ An embedded server has neither: it keeps what its own process stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from sleighexec.messages import Value
 
@@ -57,31 +57,28 @@ class Account:
     """
 
     def __init__(
-        self, limits: Limits, on_gone: Callable[[Iterable[Value]], None] | None = None
+        self, limits: Limits, on_gone: Callable[[Sequence[Value]], None] | None = None
     ) -> None:
         """`on_gone`: is told of values that have left the space for good."""
         self._limits, self._on_gone = limits, on_gone
         self.value_bytes = self.values = self.variables = self.waiting = 0
 
-    def stored(self, values: Iterable[Value]) -> None:
-        for value in values:
-            self.values += 1
-            self.value_bytes += _size(value)
+    def stored(self, values: Sequence[Value]) -> None:
+        self.values += len(values)
+        self.value_bytes += _total(values)
 
-    def gone(self, values: Iterable[Value]) -> None:
-        values = tuple(values)
+    def gone(self, values: Sequence[Value]) -> None:
         if self._on_gone is not None:
             self._on_gone(values)
-        for value in values:
-            self.values -= 1
-            self.value_bytes -= _size(value)
+        self.values -= len(values)
+        self.value_bytes -= _total(values)
 
-    def refusal(self, names: Iterable[str], values: Iterable[Value] = (), waiting: int = 0) -> str:
+    def refusal(self, names: Iterable[str], values: Sequence[Value] = (), waiting: int = 0) -> str:
         """Why these new variables, values and places in line are too many; "" if they are not."""
-        limits, values, names = self._limits, list(values), set(names)
+        limits, names = self._limits, set(names)
         if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME for name in names):
             return f"a name has at most {MAX_NAME} bytes: choose a shorter one"
-        size = sum(map(_size, values))
+        size = _total(values)
         if limits.value_bytes is not None and self.value_bytes + size > limits.value_bytes:
             return (
                 f"{size} bytes do not fit beside the {self.value_bytes} that the workspace server "
@@ -98,6 +95,7 @@ class Account:
         return ""
 
 
-def _size(value: Value) -> int:
-    """What a payload takes in memory, about."""
-    return VALUE_BYTES + int(value.size_bytes)
+def _total(values: Sequence[Value]) -> int:
+    """What payloads take in memory, about."""
+    sizes: list[int] = [value.size_bytes for value in values]
+    return VALUE_BYTES * len(values) + sum(sizes)

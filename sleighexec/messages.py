@@ -25,24 +25,23 @@ Value = Any  # a Payload, or in one process any object: the space does not look
 class Payload:
     """An object as bytes: a head, and the big buffers that it refers to, kept apart.
 
-    `kind` says how to read the head; `summary` is a short printable text made by whoever stored
-    the value, all that listings and monitors ever show.
+    `kind` says how to read the head.
     """
 
-    __slots__ = ("buffers", "head", "kind", "summary")
+    __slots__ = ("buffers", "head", "kind")
 
     def __init__(
         self,
         head: bytes | bytearray | memoryview,
         buffers: Sequence[Any] = (),
         kind: int = PICKLE,
-        summary: str = "",
     ) -> None:
-        self.head, self.buffers = head, buffers
-        self.kind, self.summary = kind, summary
+        self.head, self.buffers, self.kind = head, buffers, kind
 
     @property
     def size_bytes(self) -> int:
+        if not self.buffers:
+            return len(self.head)
         return len(self.head) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
 
 

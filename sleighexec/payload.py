@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PROTOCOL = 5
 OUT_OF_BAND = 64 * 1024  # bytes from which a buffer stays outside the pickle
-SUMMARY = 200  # characters of a value that listings and monitors may show
 MAX_FRAMES = 200  # of one traceback; the middle of a longer one is left out
 
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
@@ -71,30 +70,18 @@ def loads(payload: Payload) -> Any:
 
 
 def value_payload(value: object) -> Payload:
-    """A workspace value: text and bytes as themselves, all else pickled; with its summary.
+    """A workspace value: text and bytes as themselves, all else pickled.
 
     Its buffers are those of the value itself, not copies.
     """
-    if type(value) is str:
-        return Payload(value.encode("utf-8", "surrogatepass"), (), TEXT, summary(value))
-    if type(value) is bytes:
-        return Payload(value, (), BYTES, summary(value))
-    payload = dumps(value)
-    payload.summary = summary(value)
-    return payload
-
-
-def summary(value: object) -> str:
-    """A short text for listings: the type and the beginning of the repr."""
-    try:
-        if isinstance(value, (str, bytes)):
-            value = value[:SUMMARY]
-        text = repr(value) if sys.getsizeof(value) < 4096 else ""
-    except BaseException as error:  # a repr may do anything; a listing must not care
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        text = ""
-    return f"{type(value).__name__}: {text}"[:SUMMARY]
+    kind = type(value)
+    if kind is str:
+        return Payload(value.encode("utf-8", "surrogatepass"), (), TEXT)  # type: ignore[attr-defined]
+    if kind is bytes:
+        return Payload(value, (), BYTES)  # type: ignore[arg-type]
+    if kind in SIMPLE:
+        return Payload(pickle.dumps(value, PROTOCOL))
+    return _dump(_cloudpickle().Pickler, value)
 
 
 def _dump(pickler_class: Callable[..., Any], value: object) -> Payload:

@@ -556,6 +556,11 @@ class Space:
         index = variable.early[0] if variable.early else variable.first
         taken: deque[Value] = deque()
         left = request.count
+        if self._divide is _whole and variable.mode == FIFO and not variable.early:
+            # Nearly always so, where the values are a client's: a row from the front.
+            count = min(count, len(variable.values))
+            taken.extend([variable.values.popleft() for _ in range(count)])
+            variable.first += count
         while variable.values and len(taken) < count and left > 0:
             position = self._position(variable) if variable.mode != FIFO else 0
             part, rest = self._divide(variable.values[position], left)
@@ -663,7 +668,7 @@ class Space:
             self._members[loan.client].loans.pop(loan.number)
             loan.variable.lent -= 1
 
-    def _forget(self, values: Iterable[Value]) -> None:
+    def _forget(self, values: Sequence[Value]) -> None:
         """These values have left the space."""
         if self._account is not None:
             self._account.gone(values)

@@ -40,6 +40,8 @@ MAX_DEPTH = 8  # lists in lists of a head; we need four
 MAX_FRAME = 2 * 1024**3  # bytes of all buffers of a frame
 SCRATCH = 64 * 1024  # bytes read at a time: a bigger bytes object is an mmap and a munmap each time
 JOIN = 16 * 1024  # bytes up to which a frame is copied together: cheaper than a scattered send
+MAX_ROW = 1000  # small buffers that are received together
+SHORT = 1024  # bytes: so are buffers that are no longer than this on the average
 SHARED = 64 * 1024  # bytes from which a buffer may lie in shared memory
 ELSEWHERE = 1 << 63  # in the size of one that does
 MAPPED = 2 * 1024 * 1024  # bytes from which a buffer is received into pages of its own
@@ -179,7 +181,9 @@ _form(75, m.Keep, "number")
 _form(76, m.Kept, "number")
 _form(77, m.Forget)
 
-_PLAIN = 1  # flag: all buffers belong to one pickled value without a summary
+_PLAIN = 1  # flag: all buffers belong to one pickled value
+_EACH = 2  # flag: each buffer is a value, all of the kind in the upper four bits
+_KINDS = (PICKLE, m.TEXT, m.BYTES)
 
 
 @lru_cache(maxsize=1024)
@@ -233,16 +237,21 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     flags, buffers = 0, []
     if form.values:
         values = message.values
-        if len(values) == 1 and values[0].kind == PICKLE and not values[0].summary:
+        if len(values) == 1 and values[0].kind == PICKLE:
             flags, value = _PLAIN, values[0]
             if not value.buffers and rest == form.usual and len(value.head) < JOIN:
                 return [_small_frame(form, tag, message, value.head)]
             buffers = [value.head, *value.buffers]
         else:
-            for value in values:
-                buffers.append(value.head)
-                buffers.extend(value.buffers)
-            rest += (tuple((1 + len(v.buffers), v.kind, v.summary) for v in values),)
+            kinds = {None if value.buffers else value.kind for value in values}
+            kind = kinds.pop() if len(kinds) == 1 else None
+            if kind in _KINDS:
+                flags = _EACH | kind << 4
+                buffers = [value.head for value in values]
+            else:
+                for value in values:
+                    buffers += value.head, *value.buffers
+                rest += (tuple((1 + len(v.buffers), v.kind) for v in values),)
     if rest == form.usual:
         head = b""
     else:
@@ -268,7 +277,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         _put_elsewhere(buffers, sizes, put)
         total = sum(map(len, buffers))
     start = b"".join((header, struct.pack(f"!{len(sizes)}Q", *sizes), head))
-    if total <= JOIN:
+    if total <= max(JOIN, SHORT * len(buffers)):
         return [b"".join((start, *buffers))]
     return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
 
@@ -306,7 +315,10 @@ def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list
             raise ProtocolError(f"a {form.cls.__name__} came without its fields")
     values: Any = None
     if form.values:
-        if not flags & _PLAIN:
+        if flags & _EACH:
+            kind = flags >> 4
+            values = [Payload(buffer, (), kind) for buffer in buffers]
+        elif not flags & _PLAIN:
             values = _payloads(rest[count] if len(rest) > count else (), buffers)
         elif buffers:
             values = (Payload(buffers[0], buffers[1:]),)
@@ -318,11 +330,11 @@ def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list
 def _payloads(shapes: Any, buffers: list[Any]) -> list[Payload]:
     values, position = [], 0
     try:
-        for count, kind, summary in shapes:
+        for count, kind in shapes:
             own = buffers[position : position + count]
-            if count < 1 or len(own) != count or type(kind) is not int or type(summary) is not str:
+            if count < 1 or len(own) != count or type(kind) is not int:
                 raise ValueError(f"{count} buffers of kind {kind!r}")
-            values.append(Payload(own[0], own[1:], kind, summary))
+            values.append(Payload(own[0], own[1:], kind))
             position += count
     except (TypeError, ValueError) as error:
         raise ProtocolError(f"values do not match their buffers: {error}") from None
@@ -473,6 +485,7 @@ class _LargeFrame:
         self._elsewhere: set[int] = set()  # positions of buffers that only say where they are
         self._buffers: list[Any] = []
         self._current: Any = self._start
+        self._row = 1  # buffers that are received into it
         self.target = memoryview(self._start)
         self.complete = False
 
@@ -501,14 +514,30 @@ class _LargeFrame:
             self._head = bytes(self._start[split:])
             self._start = None
         else:
-            self._buffers.append(self._current)
+            self._keep()
         if len(self._buffers) == self._n_buffers:
             self.complete = True
             return
-        size = self._sizes[len(self._buffers)]
+        first, self._row = len(self._buffers), 1
+        size = self._sizes[first]
+        for more in self._sizes[first + 1 : first + MAX_ROW]:
+            if size + more > SCRATCH:
+                break
+            size += more
+            self._row += 1
         # Pages of an anonymous mapping cost nothing until bytes arrive in them.
         self._current = _mapped(size) if size >= MAPPED else bytearray(size)
         self.target = memoryview(self._current)
+
+    def _keep(self) -> None:
+        """The target is full, of one buffer or of a row of small ones, which are cut apart."""
+        if self._row == 1:
+            self._buffers.append(self._current)
+            return
+        first, position = len(self._buffers), 0
+        for size in self._sizes[first : first + self._row]:
+            self._buffers.append(bytes(self._current[position : position + size]))
+            position += size
 
     def message(self) -> tuple[int, Message]:
         form, flags, tag, x, y = self._fields

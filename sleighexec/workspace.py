@@ -59,8 +59,8 @@ from sleighexec.messages import (
 )
 from sleighexec.textfile import TextFile
 
-ROOM = 60_000  # characters of JSON for what storeMany says of the values in one frame
-BYTES_PER_ROOM = 64  # of values count as one of these: a frame has 4 MB or so
+MOST_STORED = 2_000  # values in one frame
+MOST_BYTES = 4 * 1024 * 1024  # …after which it takes no further one
 MAX_FETCHED = 5_000  # values in one frame
 
 
@@ -282,16 +282,14 @@ class NetWorkSpace:
             ValuePicklingError: One cannot be pickled; those before it may have been stored.
         """
         keep = _checked_keep(keep)
-        name, batch, room = checked(varName), [], ROOM
+        name, batch, size = checked(varName), [], 0
         for value in values:
             payload = self._access.payload(name, value)
             batch.append(payload)
-            # Their summaries share the head of a frame, written as JSON.
-            room -= len(payload.summary) * (2 if payload.summary.isascii() else 6) + 32
-            room -= payload.size_bytes // BYTES_PER_ROOM
-            if room < 0:
+            size += payload.size_bytes
+            if len(batch) == MOST_STORED or size > MOST_BYTES:
                 self._access.ask(Store(self._access.number, name, batch, keep))
-                batch, room = [], ROOM
+                batch, size = [], 0
         if batch:
             self._access.ask(Store(self._access.number, name, batch, keep))
 

@@ -171,50 +171,6 @@ def test_anything_else_is_stored_pickled(value):
     assert type(its).__name__ == type(value).__name__
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("ab", "str: 'ab'"),
-        (b"ab", "bytes: b'ab'"),
-        (17, "int: 17"),
-        ([1, "x"], "list: [1, 'x']"),
-        (None, "NoneType: None"),
-        (numpy.zeros(10_000), "ndarray: "),
-    ],
-)
-def test_a_summary_is_the_type_and_the_beginning_of_the_repr(value, text):
-    assert pickling.summary(value) == text
-    assert pickling.value_payload(value).summary == text
-
-
-@pytest.mark.parametrize("value", ["x" * 10**6, b"x" * 10**6, list(range(500)), 10**300])
-def test_a_summary_is_short(value):
-    assert len(pickling.summary(value)) <= pickling.SUMMARY
-
-
-class Silent:
-    def __repr__(self):
-        raise ValueError("no")
-
-
-def test_a_repr_that_fails_does_not_matter():
-    assert pickling.summary(Silent()) == "Silent: "
-    assert pickling.summary([Silent()]) == "list: "
-
-
-class Leaving:
-    def __repr__(self):
-        sys.exit(3)
-
-
-def test_a_repr_that_calls_exit_does_not_end_anything():
-    assert pickling.summary(Leaving()) == "Leaving: "
-
-
-def test_a_large_number_has_a_summary():
-    assert pickling.summary(10**10_000).startswith("int: ")
-
-
 # ------------------------------------------------------------------ exceptions
 
 

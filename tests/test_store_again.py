@@ -55,7 +55,7 @@ def cut_and_not_stored(standalone: WorkspaceServer, ws: NetWorkSpace, value: obj
         thread = threading.Thread(target=store)
         thread.start()
         # The word that it sees the server's memory may stand before the request: 32 bytes.
-        wait_for(lambda: waiting_bytes(connection.socket) > 64, "the request has been sent")
+        wait_for(lambda: waiting_bytes(connection.socket) > 32, "the request has been sent")
         server._close(connection)
     thread.join()
     return caught[0]

@@ -31,18 +31,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
-PAYLOADS = st.builds(
-    Payload,
-    st.binary(max_size=200),
-    st.lists(st.binary(max_size=200), max_size=3),
-    st.sampled_from([PICKLE, TEXT, BYTES]),
-    TEXTS,
+KINDS = st.sampled_from([PICKLE, TEXT, BYTES])
+BYTES_OF_ONE = st.binary(max_size=200)
+PAYLOADS = st.builds(Payload, BYTES_OF_ONE, st.lists(BYTES_OF_ONE, max_size=3), KINDS)
+OF_ONE_KIND = KINDS.flatmap(
+    lambda kind: st.lists(st.builds(Payload, BYTES_OF_ONE, st.just(()), st.just(kind)), max_size=6)
 )
 TIMEOUTS = st.none() | st.integers(0, 100) | st.floats(0, 1e9)
 AFTER = st.none() | st.tuples(UNSIGNED, st.integers(-1, 2**40))
 NAMES = st.lists(TEXTS, max_size=3).map(tuple)
 FIELDS = {  # what a field of this name or this type may hold
-    "values": st.lists(PAYLOADS, max_size=4),
+    "values": st.lists(PAYLOADS, max_size=4) | OF_ONE_KIND,
     "variables": NAMES,
     "timeout": TIMEOUTS,
     "after": AFTER,
@@ -74,7 +73,7 @@ FRAMES = st.lists(st.tuples(UNSIGNED, MESSAGES), max_size=6)
 def plain(thing):
     """A message as something that compares: payloads by their bytes, lists as tuples."""
     if isinstance(thing, Payload):
-        return bytes(thing.head), tuple(map(bytes, thing.buffers)), thing.kind, thing.summary
+        return bytes(thing.head), tuple(map(bytes, thing.buffers)), thing.kind
     if isinstance(thing, (list, tuple)):
         return tuple(plain(part) for part in thing)
     if type(thing) in wire._FORMS:
@@ -269,6 +268,19 @@ def test_buffers_of_any_sizes_stand_beside_each_other(way, sizes):
     buffers = [random.Random(i).randbytes(size) for i, size in enumerate(sizes)]
     message = m.Values([Payload(b"head", buffers)], 5, "x", 7, 9)
     [(tag, its)] = WAYS[way](frame(11, message), Decoder())
+    assert (tag, plain(its)) == (11, plain(message))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", [PICKLE, TEXT, BYTES])
+def test_many_values_of_one_kind_need_no_description(way, kind):
+    choose = random.Random(kind)
+    values = [Payload(choose.randbytes(choose.randrange(300)), (), kind) for _ in range(5000)]
+    message = m.Values(values, 5, "x", 7, 9)
+    stream = frame(11, message)
+    *_, head_size, _, _, _ = HEADER.unpack_from(stream)
+    assert head_size < 20
+    [(tag, its)] = WAYS[way](stream, Decoder())
     assert (tag, plain(its)) == (11, plain(message))
 
 
