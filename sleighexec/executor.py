@@ -334,11 +334,14 @@ class SleighExecutor(EachCalls, Executor):
             return definition, (), PLAIN, args
         else:
             first = 0
+            # Nearly always it is no more than that: no Future, nor any big buffer.
+            if (plain := pickling.dumps_plain((args, kwargs))) is not None:
+                return definition, (), PICKLED, _fitting(Payload(plain))
         if any_future(args, kwargs):
             gaps = Gaps(args[first:], kwargs)
             payload, needs = self._functions.dumps_call(gaps.cut(args, kwargs))
             return definition, needs, UNFILLED, Unfilled(payload, gaps, first)
-        payload, needs = self._functions.dumps_call((args, kwargs))
+        payload, needs = self._functions.dumps_rich((args, kwargs))
         return definition, needs, PICKLED, self._fit(payload)
 
     def _fit(self, payload: Payload) -> Payload:
@@ -519,11 +522,10 @@ class SleighExecutor(EachCalls, Executor):
     ) -> MapJob:
         definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
         apply_to = None if definition is not None else fn
-        simple = pickling.SIMPLE
         plain = (
             definition is not None
             and not lazy
-            and all([type(value) in simple for row in rows for value in row])
+            and pickling.SIMPLE.issuperset(map(type, itertools.chain.from_iterable(rows)))
         )
         form = PLAIN if plain else PICKLED
         known = definition or self._functions.apply_as(fn)

@@ -192,6 +192,10 @@ class FunctionTable:
         plain = pickling.dumps_plain(call)
         if plain is not None:
             return Payload(plain), ()
+        return self.dumps_rich(call)
+
+    def dumps_rich(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]]:
+        """The same, of what is known to be more than builtin containers and atoms."""
         with self._lock:
             payload, needed, shared = pickling.dump_call(call, self._namespace_of)
             return payload, (*self._needs(self._values_of(needed)), *shared)

@@ -177,12 +177,12 @@ class _PlainPickler(pickle.Pickler):
 
 def dumps_plain(value: object) -> bytes | None:
     """A pickle of builtin containers and atoms, which needs nothing else; None: it is more."""
-    with io.BytesIO() as file:
-        try:
-            _PlainPickler(file, PROTOCOL).dump(value)
-        except _NotPlainError:
-            return None
-        return file.getvalue()
+    file = io.BytesIO()
+    try:
+        _PlainPickler(file, PROTOCOL).dump(value)
+    except _NotPlainError:
+        return None
+    return file.getvalue()
 
 
 def dump_call(
