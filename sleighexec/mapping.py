@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
     from sleighexec.progress import Meter
 
+LEAST_SHARE = 16  # a worker that wants so many items gets one at least
+
 _WAITING = object()  # stands for a result that is not there yet
 _TAKEN = object()  # …that its reader has
 
@@ -171,8 +173,9 @@ class Span:
         if job.chunk > 1:
             limit = job.chunk
         else:
-            # A share that leaves something for everybody, down to the last items.
-            limit = min(limit, -(-count // (2 * job.engine.max_workers or 1)))
+            # A share that leaves something for everybody, down to what takes next to no time.
+            share = -(-count // (2 * job.engine.max_workers or 1))
+            limit = min(limit, max(share, limit // LEAST_SHARE))
             if job.form == PICKLED:
                 limit = self._light(limit)
         if count <= limit:

@@ -29,6 +29,8 @@ import numpy
 import pytest
 
 from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors
+from sleighexec.mapping import MapJob
+from sleighexec.task import PLAIN
 from tests.conftest import wait_for, wait_for_file
 
 PATIENCE = 20
@@ -248,6 +250,21 @@ def test_map_with_buffersize_reads_its_input_as_results_are_taken(executor: Slei
     assert [next(results) for _ in range(10)] == list(range(10))
     assert len(read) == 12
     results.close()  # type: ignore[attr-defined]
+
+
+def test_map_is_cut_into_shares_that_become_smaller_but_not_tiny(executor: SleighExecutor) -> None:
+    function = executor._functions.define(abs)
+    assert function is not None
+    job = MapJob(executor._engine, function, (), PLAIN, executor._settings)
+    rest: Any = job.add([(number,) for number in range(10_000)])
+    sizes = []
+    while rest is not None:
+        part, rest = rest.begin(1600)
+        sizes.append(part.size())
+    assert sum(sizes) == 10_000
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 1600
+    assert min(sizes[:-1]) == 100
 
 
 def test_map_with_buffersize_counts_chunks(executor: SleighExecutor) -> None:
