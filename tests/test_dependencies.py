@@ -32,6 +32,7 @@ def fail(*_: object) -> None:
 
 
 def when_there(path: Path) -> str:
+    path.with_suffix(".begun").touch()
     wait_for(path.exists, "nobody opened the gate")
     return "open"
 
@@ -42,7 +43,8 @@ class Gate:
     def __init__(self, executor: SleighExecutor, path: Path) -> None:
         self._path = path
         self.future = executor.submit(when_there, path)
-        wait_for(self.future.running, "it does not run")
+        # Not `running`: that begins on the way to the worker.
+        wait_for(path.with_suffix(".begun").exists, "it does not run")
 
     def open(self) -> None:
         self._path.touch()

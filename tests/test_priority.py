@@ -25,7 +25,8 @@ class Pool:
         self.executor = SleighExecutor(1)
         self.notes, self._gate = path / "notes", path / "gate"
         self.gate = self.executor.submit(when_there, self._gate)
-        wait_for(self.gate.running, "it does not run")
+        # Not `running`: that begins on the way to the worker.
+        wait_for(self._gate.with_suffix(".begun").exists, "it does not run")
 
     def submit(self, priority: int, text: object) -> Any:
         view = self.executor.options(priority=priority)
@@ -38,6 +39,7 @@ class Pool:
 
 
 def when_there(path: Path) -> None:
+    path.with_suffix(".begun").touch()
     wait_for(path.exists, "nobody opened the gate")
 
 
