@@ -408,7 +408,7 @@ class Worker:
         with self._flushing:
             if not self._records.open_run(number):
                 self._finished = number - 1
-                self._empty_journal()
+                self._flush()
                 self._records.open_run(number)
             return self._words[END]
 
@@ -416,7 +416,7 @@ class Worker:
         """Write a simple result that is too long for the open run; how far the records go then."""
         self._finished = number - 1
         self._check_size(len(data))
-        self._empty_journal()
+        self._flush()
         if pickling.RUN_HEAD + len(data) <= ROOM:
             self._open_run(number)
             self._words[END] += self._journal.write(data)
@@ -449,7 +449,7 @@ class Worker:
     def _write(self, flag: int, data: bytes) -> None:
         number = self._finished + 1
         if not self._records.write(number, flag, data):
-            self._empty_journal()
+            self._flush()
             if not self._records.write(number, flag, data):
                 entry = pickling.RECORD.pack(len(data), flag, number) + data
                 self._connection.post(Results((Payload(entry),)), ONE_WAY)
@@ -482,7 +482,7 @@ class Worker:
         with self._flushing:
             self._records.close_run(self._finished)
             self._write_text()
-            self._empty_journal()
+            self._flush()
         head = pickling.RECORD.pack(len(payload.head), pickling.LARGE, self._finished + 1)
         payload = Payload(head + bytes(payload.head), payload.buffers)
         self._connection.post(Results((payload,)), ONE_WAY)
@@ -500,14 +500,12 @@ class Worker:
     def _flush(self, count: int = 0) -> int:
         """Send the results of the journal, and ask for so many calls with them; the tag of that.
 
-        Only by the thread that runs the calls, and not while one runs.
+        Only by the thread that runs the calls: the journal forgets them.
         """
         with self._flushing:
             self._records.close_run(self._finished)
             tag = self._send(count)
-            if not self._running:
-                # They were sent: the journal may forget them.
-                self._records.clear()
+            self._records.clear()
         return tag
 
     def _send(self, count: int = 0) -> int:
@@ -527,12 +525,6 @@ class Worker:
             # Not by shared memory: it stands in some already, and is soon read.
             self._connection.send(wire.encode(ONE_WAY, Results((data,), tag, count)))
         return tag
-
-    def _empty_journal(self) -> None:
-        """Send everything, also while a call runs: there is no room for its outcome."""
-        with self._flushing:
-            self._flush()
-            self._records.clear()
 
     # ------------------------------------------------------------------ what tasks print
 
