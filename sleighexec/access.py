@@ -103,7 +103,7 @@ class Access:
         if type(reply) is not Values:
             return None
         if self._connection.local and (type(request) is Find or reply.loan):
-            reply.values = [self._copied(v) if v.buffers else v for v in reply.values]
+            reply.values = list(map(self._copied, reply.values))
         return reply
 
     def wait(self, request: Fetch | Find) -> Values:
@@ -131,10 +131,12 @@ class Access:
             payload = pickling.value_payload(value)
         except Exception as error:
             raise ValuePicklingError(variable, self.name, error) from error
-        return self._copied(payload) if payload.buffers and self._connection.local else payload
+        return self._copied(payload) if self._connection.local else payload
 
     def _copied(self, payload: Payload) -> Payload:
         """A payload to whose buffers nobody else writes, nor sees what is written to them."""
+        if not payload.buffers:
+            return payload
         connection: Any = self._connection
         buffers = [connection.copy(buffer) for buffer in payload.buffers]
         return Payload(payload.head, buffers, payload.kind)

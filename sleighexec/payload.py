@@ -74,14 +74,11 @@ def value_payload(value: object) -> Payload:
 
     Its buffers are those of the value itself, not copies.
     """
-    kind = type(value)
-    if kind is str:
-        return Payload(value.encode("utf-8", "surrogatepass"), (), TEXT)  # type: ignore[attr-defined]
-    if kind is bytes:
-        return Payload(value, (), BYTES)  # type: ignore[arg-type]
-    if kind in SIMPLE:
-        return Payload(pickle.dumps(value, PROTOCOL))
-    return _dump(_cloudpickle().Pickler, value)
+    if type(value) is str:
+        return Payload(value.encode("utf-8", "surrogatepass"), (), TEXT)
+    if type(value) is bytes:
+        return Payload(value, (), BYTES)
+    return dumps(value)
 
 
 def _dump(pickler_class: Callable[..., Any], value: object) -> Payload:

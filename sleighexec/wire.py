@@ -536,7 +536,7 @@ class _LargeFrame:
             return
         first, position = len(self._buffers), 0
         for size in self._sizes[first : first + self._row]:
-            self._buffers.append(bytes(self._current[position : position + size]))
+            self._buffers.append(self._current[position : position + size])
             position += size
 
     def message(self) -> tuple[int, Message]:
