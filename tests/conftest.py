@@ -80,6 +80,17 @@ def wait_for_file(path: Path) -> None:
         time.sleep(0.005)
 
 
+def wait_behind(gate: Path) -> None:
+    """For a task: tell that it has begun, and end when the file `gate` is there."""
+    gate.with_suffix(".begun").touch()
+    wait_for(gate.exists, "nobody opened the gate")
+
+
+def wait_until_behind(gate: Path) -> None:
+    """Wait until a task has begun to: not `running`, which it is on the way to its worker."""
+    wait_for(gate.with_suffix(".begun").exists, "it does not run")
+
+
 def in_threads(work: Callable[[int], object], numbers: Iterable[int]) -> None:
     """Call `work` with each number, each in a thread of its own; raise what one of them raises."""
     problems: list[BaseException] = []

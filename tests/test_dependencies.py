@@ -18,7 +18,7 @@ import pytest
 
 from sleighexec import DependencyError, SleighExecutor, WorkerLost, errors
 from sleighexec.future import SleighFuture
-from tests.conftest import wait_for
+from tests.conftest import wait_behind, wait_for, wait_until_behind
 
 PATIENCE = 20
 
@@ -32,8 +32,7 @@ def fail(*_: object) -> None:
 
 
 def when_there(path: Path) -> str:
-    path.with_suffix(".begun").touch()
-    wait_for(path.exists, "nobody opened the gate")
+    wait_behind(path)
     return "open"
 
 
@@ -43,8 +42,7 @@ class Gate:
     def __init__(self, executor: SleighExecutor, path: Path) -> None:
         self._path = path
         self.future = executor.submit(when_there, path)
-        # Not `running`: that begins on the way to the worker.
-        wait_for(path.with_suffix(".begun").exists, "it does not run")
+        wait_until_behind(path)
 
     def open(self) -> None:
         self._path.touch()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sleighexec import SleighExecutor, WorkerLost
-from tests.conftest import in_threads, wait_for
+from tests.conftest import in_threads, wait_behind, wait_until_behind
 
 PATIENCE = 20
 
@@ -24,9 +24,8 @@ class Pool:
     def __init__(self, path: Path) -> None:
         self.executor = SleighExecutor(1)
         self.notes, self._gate = path / "notes", path / "gate"
-        self.gate = self.executor.submit(when_there, self._gate)
-        # Not `running`: that begins on the way to the worker.
-        wait_for(self._gate.with_suffix(".begun").exists, "it does not run")
+        self.gate = self.executor.submit(wait_behind, self._gate)
+        wait_until_behind(self._gate)
 
     def submit(self, priority: int, text: object) -> Any:
         view = self.executor.options(priority=priority)
@@ -36,11 +35,6 @@ class Pool:
         self._gate.touch()
         self.executor.shutdown()
         return self.notes.read_text().split()
-
-
-def when_there(path: Path) -> None:
-    path.with_suffix(".begun").touch()
-    wait_for(path.exists, "nobody opened the gate")
 
 
 def note(path: Path, text: object) -> None:
