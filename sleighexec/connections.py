@@ -56,7 +56,6 @@ class Connection:
         self.waiting_replies: deque[tuple[int, Any]] | None = None  # of one who does not read
         self.closed = False
         self.on_closed: Callable[[Connection], None] | None = None
-        self.pack: Callable[[Values], Reply] | None = None  # values of the process as payloads
         self._put: wire.Put | None = None  # for big buffers, into shared memory
         self.number = next(server._connection_numbers)
 
@@ -122,11 +121,8 @@ class Connection:
         """Send a reply, or as much of it as the socket takes now. Tag 0: nobody waits for it."""
         if self.closed or not tag:
             return
-        if type(reply) is Values:
-            packed = reply if self.pack is None else self.pack(reply)
-            if packed is reply and reply.loan and len(reply.values) > 1:
-                self._keep_back(reply)
-            reply = packed
+        if type(reply) is Values and reply.loan and len(reply.values) > 1:
+            self._keep_back(reply)
         self.send(tag, reply)
 
     def _keep_back(self, reply: Values) -> None:

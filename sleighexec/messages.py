@@ -314,11 +314,34 @@ class Welcome(Message):
         self,
         rank: int,
         count: int,
-        workspace: int,  # of the tasks
         values: Sequence[Payload] = (),
     ) -> None:
-        self.rank, self.count = rank, count
-        self.workspace, self.values = workspace, values
+        self.rank, self.count, self.values = rank, count, values
+
+
+class Ask(Message):
+    """Up to `count` calls are wanted: when there are any; or `ahead` of need, or else Nothing."""
+
+    __slots__ = ("ahead", "count")
+
+    def __init__(self, count: int, ahead: int = 0) -> None:
+        self.count, self.ahead = count, ahead
+
+
+class Calls(Message):
+    """Calls to be run, as `engines.workers.WorkerLink.pack` puts them; `more` wait behind them."""
+
+    __slots__ = ("loan", "more", "values")
+
+    def __init__(self, values: Sequence[Payload] = (), loan: int = 0, more: int = 0) -> None:
+        self.values, self.loan, self.more = values, loan, more
+
+
+class Return(Message):
+    """The last `count` calls of a loan have not begun; others are to have them."""
+
+    def __init__(self, loan: int, count: int) -> None:
+        self.loan, self.count = loan, count
 
 
 class Results(Message):

@@ -131,19 +131,10 @@ class _Member:
         self.loans: dict[int, Loan] = {}
 
 
-def _whole(value: Value, limit: int) -> tuple[Value, Value]:
-    return value, None
-
-
 class Space:
     """Workspaces full of variables full of values, and everybody who waits for them.
 
     Args:
-        divide: `divide(value, limit) -> (part, rest)`, asked whenever a value is about to be
-            taken by somebody who wants at most `limit`: the part is handed out and the rest, if
-            not None, stays first in line. A part of None means that whoever stored the value
-            does not want it fetched any more. Values are whole by default.
-        size: How much of that most a part is; 1 by default.
         choose: `choose(n)` draws an index below n for MULTI variables.
         account: Keeps count of what clients make the space keep, and refuses too much of it; by
             default nobody counts. All values are payloads then.
@@ -151,12 +142,9 @@ class Space:
 
     def __init__(
         self,
-        divide: Callable[[Value, int], tuple[Value, Value]] = _whole,
-        size: Callable[[Value], int] = lambda part: 1,
         choose: Callable[[int], int] = lambda n: 0,
         account: Account | None = None,
     ) -> None:
-        self._divide, self._size = divide, size
         self._choose = choose
         self._account = account
         self._by_name: dict[str, Workspace] = {}
@@ -399,22 +387,6 @@ class Space:
 
     # ------------------------------------------------------------------ what the parts are made of
 
-    def leave_line(self, client: Client, workspace: Workspace) -> list[int]:
-        """A client waits in this workspace no more; nobody answers these requests of it."""
-        member = self._members.get(client)
-        left = []
-        for waiter in list(member.waiters.values()) if member is not None else ():
-            if waiter.request.workspace == workspace.number:
-                self._leave(waiter)
-                left.append(waiter.tag)
-        return left
-
-    def private_workspace(self) -> Workspace:
-        """A workspace that nobody can open, list or delete: for callers in the same process."""
-        workspace = Workspace("", next(self._numbers))
-        self._by_number[workspace.number] = workspace
-        return workspace
-
     def workspace(self, number: int) -> Workspace:
         """The workspace with this number, for callers in the same process."""
         return self._by_number[number]
@@ -478,10 +450,6 @@ class Space:
             effects += self._serve(variable)
         return effects
 
-    def serve(self, variable: Variable) -> Effects:
-        """Hand the values of a variable to who waits, if both are there."""
-        return self._serve(variable)
-
     def settle(self, number: int, count: int) -> list[Value]:
         """End the loan of its first `count` values; gives them to the caller one last time."""
         loan = self._loans.get(number)
@@ -521,11 +489,6 @@ class Space:
         member = self._members.get(client)
         return member.loans.values() if member is not None else ()
 
-    @property
-    def loan_count(self) -> int:
-        """How many loans there are."""
-        return len(self._loans)
-
     def loan(self, number: int) -> Loan | None:
         return self._loans.get(number)
 
@@ -555,25 +518,15 @@ class Space:
                 count = self._run(variable, count)
         index = variable.early[0] if variable.early else variable.first
         taken: deque[Value] = deque()
-        left = request.count
-        if self._divide is _whole and variable.mode == FIFO and not variable.early:
-            # Nearly always so, where the values are a client's: a row from the front.
-            count = min(count, len(variable.values))
+        count = min(count, len(variable.values))
+        if variable.mode == FIFO and not variable.early:  # nearly always: a row from the front
             taken.extend([variable.values.popleft() for _ in range(count)])
             variable.first += count
-        while variable.values and len(taken) < count and left > 0:
+        while len(taken) < count:
             position = self._position(variable) if variable.mode != FIFO else 0
-            part, rest = self._divide(variable.values[position], left)
-            if rest is not None:
-                variable.values[position] = rest
-            else:
-                del variable.values[position]
-                self._count_on(variable)
-            if part is not None:
-                taken.append(part)
-                if rest is not None or left == 1:
-                    break
-                left -= self._size(part)
+            taken.append(variable.values[position])
+            del variable.values[position]
+            self._count_on(variable)
         if not taken:
             return None
         if not request.lend:

@@ -41,8 +41,8 @@ from sleighexec.failures import arguments, explain, failure_of
 from sleighexec.functions import CLASSIC_NAMES, Learned, apply
 from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, ROOM, SHELL, Journal, Records
 from sleighexec.messages import (
-    Fetch,
-    GiveBack,
+    Ask,
+    Calls,
     Join,
     Kept,
     Leave,
@@ -50,10 +50,10 @@ from sleighexec.messages import (
     Payload,
     Report,
     Results,
+    Return,
     Revoked,
     SetupFailed,
     Store,
-    Values,
     Welcome,
 )
 from sleighexec.output import KEPT_LINES, SEND_AT, OnImport, Outbox, capture
@@ -70,12 +70,6 @@ DOZE_AFTER = 50  # looks without need after which the helper looks less often
 AWAKE, DOZING, ASLEEP = 0, 1, 2  # the helper looks each tick; each LOOK; when it is called
 MAX_BATCH = 5000  # calls in one fetch
 STORED_LINES = 25  # in one frame: in the worst script the summaries of more have no room in it
-TASKS = "task"  # the variable that all workers fetch from
-
-
-def mailbox(rank: int) -> str:
-    """The variable that only the worker of this rank fetches from."""
-    return f"mailbox@{rank}"
 
 
 class _Group:
@@ -127,8 +121,6 @@ class Worker:
         self._prefetch = 0  # tag of a fetch that looks ahead
         self._seconds = 0.0  # a call takes, as measured
         self._left: int | None = None  # calls until this worker is to be replaced
-        self._workspace = 0
-        self._mailbox = ""
         self._shipped: Any = None  # finds modules of a caller on another machine
         self._running = False
         self._tick = TICK  # seconds between looks of the helper, while it looks often
@@ -169,7 +161,6 @@ class Worker:
     def _prepare(self, welcome: Welcome) -> bool:
         rank = welcome.rank
         setup = pickling.loads(welcome.values[0])
-        self._workspace, self._mailbox = welcome.workspace, mailbox(rank)
         self._left = setup["max_tasks"]
         if setup["server"] is None:
             server = NwsServer(connection=self._connection, shared=True)
@@ -233,24 +224,21 @@ class Worker:
         elif type(message) is Kept:
             self._learned.constants.told(message)
 
-    # ------------------------------------------------------------------ fetch, run, store
-
-    def _fetch(self, count: int, timeout: float | None) -> Fetch:
-        names = (self._mailbox, TASKS)
-        return Fetch(self._workspace, names, count, timeout, True)
+    # ------------------------------------------------------------------ ask, run, answer
 
     def _work(self) -> None:
         connection = self._connection
-        reply = self._wait(connection.post(self._fetch(1, None)))
-        while type(reply) is Values:
-            more = self._accept(reply)
+        reply: Any = self._wait(connection.post(Ask(1)))
+        while type(reply) is Calls:
+            more = reply.more
+            self._accept(reply)
             reply = None  # it holds the buffers of its calls, which are to go with them
             several = sum(len(group.items) for group in self._groups) > 1
             if (several or (more and 0 < self._seconds < AHEAD)) and self._left is None:
                 # Ask for the next ones now, they arrive while these run.
                 self._tick = max(TICK, 2 * self._seconds)
                 if not self._leaving:
-                    self._prefetch = connection.post(self._fetch(self._wanted(), 0))
+                    self._prefetch = connection.post(Ask(self._wanted(), ahead=1))
                 several = True
             started, before = time.perf_counter(), self._finished
             self._run_calls(hurry=several)
@@ -261,7 +249,7 @@ class Worker:
             reply = self._next(done)
 
     def _next(self, done: int) -> Any:
-        """Send what is finished and get the next calls; anything else than Values: end."""
+        """Send what is finished and get the next calls; anything else than Calls: end."""
         connection = self._connection
         if self._left is not None:
             self._left -= done
@@ -273,18 +261,18 @@ class Worker:
         if prefetch:
             self._flush()
             reply = connection.wait(prefetch)
-            if type(reply) is Values:
+            if type(reply) is not Nothing:
                 return reply
-            tag = connection.post(self._fetch(self._wanted(), None))
+            tag = connection.post(Ask(self._wanted()))
         else:
             tag = self._flush(self._wanted())
         return self._wait(tag)
 
     def _wait(self, tag: int) -> Any:
-        """The reply to a fetch that waits; anything else than Values: end."""
+        """The calls that were asked for; anything else than Calls: end."""
         connection = self._connection
         while type(reply := connection.wait(tag, self._told_to_leave)) is Nothing:
-            tag = connection.post(self._fetch(1, None))  # what it should have been was no good
+            tag = connection.post(Ask(1))  # what it should have been was no good
         return reply
 
     def _told_to_leave(self) -> bool:
@@ -298,9 +286,9 @@ class Worker:
             return 1 if self._finished == 0 else MAX_BATCH
         return max(1, min(MAX_BATCH, round(BATCH / self._seconds), 4 * self._finished))
 
-    def _accept(self, batch: Values) -> bool:
-        """Learn what came along with a batch, and line up its calls; whether more are to come."""
-        news, groups, more, grants = pickling.loads(batch.values[0])
+    def _accept(self, batch: Calls) -> None:
+        """Learn what came along with a batch, and line up its calls."""
+        news, groups, grants = pickling.loads(batch.values[0])
         if grants and self._connection.memory is not None:
             self._connection.memory.grant(grants)
         self._news.append(news)
@@ -311,7 +299,6 @@ class Worker:
                 for head, buffers in items:
                     self._learned.await_constants(head, buffers)
             self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
-        return bool(more)
 
     def _run_calls(self, *, hurry: bool) -> None:
         """Run what is lined up, first to last; the helper may take from the end meanwhile."""
@@ -593,11 +580,11 @@ class Worker:
             # Taken and returned in one: results belong to the oldest loans, so those of what comes
             # next must not go out before the client knows that this is nobody's any more.
             with self._flushing:
-                batch = self._connection.take(self._prefetch)
+                batch: Any = self._connection.take(self._prefetch)
                 if batch is not None:
                     self._prefetch = 0
-                if type(batch) is Values:
-                    news, groups, _, grants = pickling.loads(batch.values[0])
+                if type(batch) is Calls:
+                    news, groups, grants = pickling.loads(batch.values[0])
                     if grants and self._connection.memory is not None:
                         self._connection.memory.grant(grants)
                     self._news.append(news)
@@ -622,7 +609,7 @@ class Worker:
 
     def _return(self, calls: dict[int, int]) -> None:
         for loan, count in calls.items():
-            self._connection.post(GiveBack(loan, count), ONE_WAY)
+            self._connection.post(Return(loan, count), ONE_WAY)
 
 
 def _deadline(seconds: float) -> float:

@@ -457,17 +457,6 @@ def test_nobody_can_abandon_the_request_of_another(house):
     assert house.store(1) == [("a", [1])]
 
 
-def test_who_leaves_the_line_of_a_workspace_waits_in_others_still(house):
-    other = house.open("other")
-    house.wait("a", "x", "y")
-    house.ask("a", Fetch(other, ("x",)))
-    house.space.leave_line("a", house.space.workspace(house.number))
-    house.space.leave_line("nobody", house.space.workspace(house.number))
-    assert house.lines() == []
-    assert house.store(1) == []
-    assert [row[2] for row in house.reply("b", ListVariables(other)).rows] == [1]
-
-
 def test_a_tag_that_is_used_twice_at_once_costs_nobody_a_value(house):
     house.space.apply("a", 7, Fetch(house.number, ("x",)), 0.0)
     house.space.apply("a", 7, Fetch(house.number, ("x",)), 0.0)
@@ -993,87 +982,6 @@ def test_a_find_sees_what_was_put_first(house):
     variable = house.space.variable(house.space.workspace(house.number), "x")
     house.space.put_first(variable, [1])
     assert house.find() == [1]
-
-
-# ------------------------------------------------------------------ divide
-
-
-def halves(value, limit):
-    """A value is a range of calls: at most `limit` of them go, the rest stays."""
-    return (value[:limit], value[limit:] or None) if value else (None, None)
-
-
-def test_a_value_may_be_handed_out_in_parts_and_its_rest_stays_first():
-    house = House(divide=halves)
-    house.store("abcde", "xy")
-    assert house.fetch("w", count=2) == ["ab"]
-    assert house.values() == ["cde", "xy"]
-    assert house.fetch("w") == ["c"]
-    assert house.values() == ["de", "xy"]
-
-
-def test_a_fetch_gets_no_more_calls_than_it_asked_for():
-    house = House(divide=halves, size=len)
-    house.store("abc", "xyz")
-    assert house.fetch("w", count=4) == ["abc", "x"]
-
-
-def test_a_fetch_ends_with_the_value_that_it_took_a_part_of():
-    house = House(divide=halves)
-    house.store("a", "bcdef", "g")
-    assert house.fetch("w", count=3) == ["a", "bc"]
-    assert house.values() == ["def", "g"]
-
-
-def test_every_waiter_gets_a_part_of_a_value_that_can_be_divided():
-    house = House(divide=halves)
-    house.wait("a")
-    house.wait("b")
-    assert house.store("xyz") == [("a", ["x"]), ("b", ["y"])]
-    assert house.values() == ["z"]
-
-
-def test_a_value_that_was_withdrawn_is_skipped():
-    house = House(divide=halves)
-    house.store("", "", "a")
-    assert house.fetch("w") == ["a"]
-
-
-def test_a_fetch_waits_when_all_values_were_withdrawn():
-    house = House(divide=halves)
-    house.store("", "")
-    house.wait("w")
-    assert house.values() == []
-    assert house.store("", "a") == [("w", ["a"])]
-
-
-def test_a_withdrawn_value_does_not_end_the_wait_of_a_fetcher():
-    house = House(divide=halves)
-    house.wait("a")
-    house.wait("b")
-    assert house.store("") == []
-    assert house.lines() == [("x", "a"), ("x", "b")]
-    assert house.store("x") == [("a", ["x"])]
-
-
-def test_a_fetch_goes_on_to_its_next_variable_when_the_first_has_withdrawn_values_only():
-    house = House(divide=halves)
-    house.store("", name="x")
-    house.store("a", name="y")
-    assert house.fetch("w", "x", "y") == ["a"]
-
-
-def test_a_part_that_is_given_back_stands_before_its_rest():
-    house = House(divide=halves)
-    house.store("abc")
-    house.space.give_back(house.borrow("w"), 1)
-    assert house.values() == ["a", "bc"]
-
-
-def test_a_find_does_not_divide():
-    house = House(divide=halves)
-    house.store("abc")
-    assert house.find() == ["abc"]
 
 
 # ------------------------------------------------------------------ iterators

@@ -161,7 +161,8 @@ def test_messages_are_equal_if_all_their_fields_are():
 
 def test_every_message_has_a_form():
     requests = set(m.Request.__args__) | set(m.Reply.__args__)
-    others = {m.Join, m.Welcome, m.Results, m.SetupFailed, m.Leave, m.Need, m.Report, m.Revoked}
+    others = {m.Join, m.Welcome, m.Ask, m.Calls, m.Results, m.Return, m.Revoked, m.Leave}
+    others |= {m.SetupFailed, m.Need, m.Report}
     others |= {m.Lease, m.Leased, m.Release, m.Offer, m.Accept, m.Identify, m.Again}
     agents = {m.Start, m.Started, m.Signal, m.KillCall, m.Exited, m.StopAgent, m.Watch}
     agents |= {m.Halted, m.Moved, m.Leaving, m.Attach, m.Keep, m.Kept, m.Forget}

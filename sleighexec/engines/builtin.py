@@ -1,6 +1,6 @@
-"""The engine at home: tasks are values in a space of this process, workers fetch them.
+"""The engine at home: tasks wait in lines of this process, workers ask for them.
 
-    put(task) ─▶ Space: store "task" ─▶ a waiting worker, on loan ─▶ pack: one frame for all
+    put(task) ─▶ Lines ─▶ a waiting worker, on loan ─▶ pack: one frame of Calls
     worker ─▶ Results: outcomes in the order of its loans ─▶ loan settled ─▶ Task.deliver
     worker's end ─▶ agent: Exited with its journal ─▶ results in it delivered, the call that had
                     begun lost or tried again, everything else first in line again ─▶ new worker
@@ -19,7 +19,8 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import register, shut_down
 from sleighexec.engines.hosts import Hosts
 from sleighexec.engines.joining import Joined, Reception
-from sleighexec.engines.lines import Lines, divide, size
+from sleighexec.engines.lines import Line, Lines, Loan
 from sleighexec.engines.outcomes import BROKEN_BY_CRASH, deliver, hand_on, lose
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
@@ -42,9 +43,9 @@ from sleighexec.functions import FunctionTable
 from sleighexec.inprocess import LocalConnection
 from sleighexec.launchers.base import Launcher, RemoteLauncher
 from sleighexec.messages import (
+    Ask,
+    Calls,
     Exited,
-    Fetch,
-    GiveBack,
     Halted,
     Join,
     Lease,
@@ -59,18 +60,17 @@ from sleighexec.messages import (
     Release,
     Report,
     Results,
+    Return,
     Revoked,
     SetupFailed,
     Started,
-    Values,
     Welcome,
 )
 from sleighexec.output import CAPTURE, PASS
 from sleighexec.resources import Needs
 from sleighexec.server import Server
-from sleighexec.space import Loan, Space, Variable
+from sleighexec.space import Space
 from sleighexec.task import Loss, Settings, Task, WorkerInfo
-from sleighexec.worker import TASKS, mailbox
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
@@ -91,9 +91,9 @@ class _Sticky:
         self.prepared = prepared
         self._tasks = [weakref.ref(task) for task in tasks]
 
-    def waits_in(self, box: Variable) -> bool:
+    def waits_in(self, box: Line) -> bool:
         """Whether its task is in a mailbox still."""
-        return any(task() is value for task in self._tasks for value in box.values)
+        return any(mine() is task for mine in self._tasks for task in box.tasks)
 
 
 class BuiltinEngine(Hosts):
@@ -138,7 +138,7 @@ class BuiltinEngine(Hosts):
         self._inner_threads, self._idle_timeout = inner_threads, idle_timeout
         self._capture_logging, self._output = capture_logging, output
         self._break_on_crash = on_crash == "break"
-        self.server = Server(Space(divide=divide, size=size, choose=_choose), name=f"{name}-server")
+        self.server = Server(Space(choose=_choose), name=f"{name}-server")
         self.server.after_round = self._after_round
         self.server.on_time = self._on_time
         self.server.on_failure = self._fail
@@ -148,8 +148,12 @@ class BuiltinEngine(Hosts):
         self.connection = LocalConnection(self.server)
         embedded[self.connection.space] = self.connection
         space = self.server.space
-        self._lines = Lines(space)
+        self._lines = Lines()
         self._lines.add_boxes(len(launchers))
+        # Those that wait for tasks, in the order in which they came, and what they ask for: tag
+        # and number of calls.
+        self._waiting: dict[WorkerLink, tuple[int, int]] = {}
+        self._loan_numbers = iter(range(1, 2**62))
         self._sticky = [_Sticky(initializer, ())] if initializer is not None else []
         self._address, self._on_end = address, on_end
         self.workspaces: list[tuple[str, int]] = []  # names, and numbers in our own space
@@ -177,8 +181,8 @@ class BuiltinEngine(Hosts):
         if self._all_busy():
             # Nobody to hand them to: no lock is needed to line them up, so that who submits does
             # not wait for who serves. We append, then look again; a worker that comes to wait
-            # registers, then looks again (_hear_worker); an end is announced, then looks.
-            self._lines.tasks.values.extend(tasks)
+            # registers, then looks again (_ask); an end is announced, then looks.
+            self._lines.usual.tasks.extend(tasks)
             if self._all_busy():
                 if self.server.parked:
                     self.server.attend()
@@ -190,10 +194,10 @@ class BuiltinEngine(Hosts):
             return
         with self.server.lock:
             self._check_open()
-            effects = self.server.space.put(self._lines.tasks, tasks)
-            if effects:
-                self.server.dispatch(effects)
-            if self._lines.tasks.values and self._unmanned:
+            usual = self._lines.usual
+            usual.tasks.extend(tasks)
+            self._serve(usual)
+            if usual.tasks and self._unmanned:
                 self._scale()
 
     def put_ranked(self, tasks: Sequence[Task], priority: int, needs: Needs = ()) -> None:
@@ -206,8 +210,9 @@ class BuiltinEngine(Hosts):
 
     def _line_up(self, tasks: Sequence[Task], priority: int, needs: Needs) -> None:
         """Put tasks under the lock, even if no more are taken from outside."""
-        variable = self._lines.variable_of(priority, needs)
-        self.server.dispatch(self.server.space.put(variable, tasks))
+        line = self._lines.line_of(priority, needs)
+        line.tasks.extend(tasks)
+        self._serve(line)
         self._scale()
 
     def wait_for_room(self) -> None:
@@ -251,7 +256,9 @@ class BuiltinEngine(Hosts):
                 self._sticky.append(_Sticky(sticky, tasks))
             ranks = sorted(self._places.wanted)
             for rank, task in zip(ranks, tasks):
-                self.server.dispatch(self.server.space.put(self._lines.boxes[rank], (task,)))
+                box = self._lines.boxes[rank]
+                box.tasks.append(task)
+                self._serve(box)
             for task in tasks[len(ranks) :]:  # some have left at this very moment
                 self.server.defer(task.withdraw)
             for launcher in self._places.given_up:
@@ -282,7 +289,7 @@ class BuiltinEngine(Hosts):
         with self.server.lock:
             for worker in self._workers.values():
                 call = worker.answered + 1
-                for task in [task for loan in self._loans(worker) for task in loan.values]:
+                for task in [task for loan in worker.loans for task in loan.tasks]:
                     position = task.position(whom)
                     if position is not None and (agent := self._agent_of(worker)) is not None:
                         found = True
@@ -293,7 +300,7 @@ class BuiltinEngine(Hosts):
     def _all_busy(self) -> bool:
         """Whether there is nothing to do for a task but to line it up. Asked without the lock."""
         return (
-            not self._lines.tasks.fetchers
+            not self._waiting
             and not self._unmanned
             and not (self._closing or self.forked or self.broken is not None)
         )
@@ -305,17 +312,16 @@ class BuiltinEngine(Hosts):
         """
         if self.broken is not None or self._ended.is_set():
             return self._lines.take()
-        self.server.dispatch(self.server.space.serve(self._lines.tasks))
+        self._serve(self._lines.usual)
         self._scale()
         return []
 
     def _is_idle(self) -> bool:
-        return not (
-            self.server.space.loan_count
-            or self._lines.tasks.values
+        return len(self._waiting) == len(self._workers) and not (
+            self._lines.usual.tasks
             or self.connection.waiting
             or (self._lines.ranked and self._lines.any_ranked())
-        ) and all([worker.ready for worker in self._workers.values()])
+        )
 
     def _check_open(self) -> None:
         if self.forked:
@@ -412,7 +418,8 @@ class BuiltinEngine(Hosts):
         if self.broken is not None or (self._abandoned and not self._lines.waiting()):
             return
         if self._lines.ranked:
-            self._serve_ranked()
+            for line in self._lines.ranked.values():
+                self._serve(line)
             for needs, task in self._lines.unfit(self._places.fit):
                 self.server.defer(task.fail, partial(self._places.unfit, needs))
         if self._start_at:
@@ -424,7 +431,7 @@ class BuiltinEngine(Hosts):
             self._await_machine()
         taken = {worker.rank for worker in self._workers.values()}
         # Those that are to leave come once more for what is in their mailboxes.
-        called = [rank for rank, box in enumerate(self._lines.boxes) if box.values]
+        called = [rank for rank, box in enumerate(self._lines.boxes) if box.tasks]
         free = [rank for rank in self._places.usable(called) if rank not in taken]
         if draining := [each for each, agent in self._agents.items() if agent.draining]:
             free = [rank for rank in free if self._places.launchers[rank] not in draining]
@@ -465,7 +472,6 @@ class BuiltinEngine(Hosts):
         host = self._places.host(rank, os.uname().nodename)
         worker = WorkerLink(number, rank, host, connection, self._functions)
         connection.worker = worker  # type: ignore[attr-defined]
-        connection.pack = partial(self._pack, worker)
         self._workers[number] = worker
         self._count_unmanned()
 
@@ -476,15 +482,14 @@ class BuiltinEngine(Hosts):
             for payload in message.values:
                 self._answered(worker, payload)
             if message.ask:
-                usual = mailbox(worker.rank), TASKS
-                number = self._lines.workspace.number
-                self._fetch(worker, message.ask, Fetch(number, usual, message.count, None, True))
-        elif kind is Fetch and message.workspace == self._lines.workspace.number:
+                self._ask(worker, message.ask, message.count)
+        elif kind is Ask:
             worker.ready = True
-            self._fetch(worker, tag, message)
-        elif kind is GiveBack and message.loan in (loan.number for loan in self._loans(worker)):
+            self._ask(worker, tag, message.count, ahead=bool(message.ahead))
+        elif kind is Return:
             if message.loan > worker.revoked:  # else it did not know yet
-                self._give_back(message.loan, message.count)
+                for loan in [loan for loan in worker.loans if loan.number == message.loan]:
+                    self._give_back(worker, loan, message.count)
         elif kind is Report:
             self.server.defer(hand_on, self._output, worker.rank, message)
         elif kind is Join:
@@ -525,52 +530,64 @@ class BuiltinEngine(Hosts):
         with self.server.lock:
             connection.send(tag, reply)
 
-    def _fetch(self, worker: WorkerLink, tag: int, message: Fetch) -> None:
-        """A worker asks for tasks: the next ones, or (with a timeout) those behind the present."""
+    def _ask(self, worker: WorkerLink, tag: int, most: int, *, ahead: bool = False) -> None:
+        """A worker asks for tasks: for the next ones, or `ahead`, for those behind the present."""
         if self._killing or self.broken is not None or worker.gone:
             return
         if worker.draining or worker.told_to_leave or worker.rank not in self._places.wanted:
-            if message.timeout is not None:
-                worker.connection.deliver(tag, Nothing())
+            self._ask_last(worker, tag, most, ahead=ahead)
+            return
+        box = self._lines.boxes[worker.rank]
+        early = ahead and not (self._lines.ranked or box.tasks or self._enough_for_all())
+        if early or not self._hand_out(worker, tag, most):
+            if ahead:
+                worker.connection.send(tag, Nothing())
                 return
-            if not worker.told_to_leave and self._lines.boxes[worker.rank].values:
-                message.variables = (mailbox(worker.rank),)
-                self.server.apply(worker.connection, tag, message)
-            if not worker.told_to_leave and self._oldest_loan(worker) is None:
-                self._send_away(worker)
-            return
-        if self._lines.ranked:
-            message.variables = self._lines.order(worker.rank, self._places.offer(worker.rank))
-        elif message.timeout is not None and not (
-            self._enough_for_all() or self._lines.boxes[worker.rank].values
-        ):
-            worker.connection.deliver(tag, Nothing())
-            return
-        self.server.apply(worker.connection, tag, message)
-        if self._lines.tasks.fetchers and self._lines.tasks.values:
-            self._serve_late()
+            self._waiting[worker] = tag, most
+            if self._lines.usual.tasks:  # they came meanwhile
+                self._serve(self._lines.usual)
         if self._idle_timeout is not None:
             worker.idle_since = time.monotonic()
             self.server.wake_by(worker.idle_since + self._idle_timeout)
+
+    def _ask_last(self, worker: WorkerLink, tag: int, most: int, *, ahead: bool) -> None:
+        """One that is to leave asks: it gets what waits for it alone, then it may go."""
+        box = self._lines.boxes[worker.rank]
+        if ahead:
+            worker.connection.send(tag, Nothing())
+        elif not worker.told_to_leave:
+            if tasks := box.take(most, 0):
+                self._lend(worker, tag, box, tasks)
+            else:
+                self._send_away(worker)
 
     def _enough_for_all(self) -> bool:
         """Whether more calls wait than there are workers, who may read ahead then.
 
         Else they are for who has nothing to do first.
         """
-        values = self._lines.tasks.values
-        return bool(values) and len(values) - 1 + size(values[0]) > len(self._workers)
+        tasks = self._lines.usual.tasks
+        return bool(tasks) and len(tasks) - 1 + tasks[0].size() > len(self._workers)
 
-    def _serve_ranked(self) -> None:
-        """Who waits for tasks has come before these: let him ask again."""
-        for waiter in tuple(self._lines.tasks.fetchers):
-            connection: Any = waiter.client
-            rank = connection.worker.rank
-            offer = self._places.offer(rank)
-            if waiter.waiting and self._lines.any_for(offer):
-                self.server.space.leave_line(connection, self._lines.workspace)
-                waiter.request.variables = self._lines.order(rank, offer)
-                self.server.apply(connection, waiter.tag, waiter.request)
+    def _serve(self, line: Line) -> None:
+        """Tasks wait in this line: hand them to workers that wait, who came first gets first."""
+        if not self._waiting:
+            return
+        for worker in [*self._waiting]:
+            if not line.tasks:
+                return
+            asked = self._waiting.pop(worker, None)
+            if asked and not self._hand_out(worker, *asked):
+                self._waiting[worker] = asked
+
+    def _hand_out(self, worker: WorkerLink, tag: int, most: int) -> bool:
+        """Give a worker what is next for it; whether there was anything."""
+        lines = self._lines
+        while (line := lines.next_for(worker.rank, self._places.offer)) is not None:
+            if tasks := line.take(most, len(self._waiting)):
+                self._lend(worker, tag, line, tasks)
+                return True
+        return False
 
     def _welcome(
         self, connection: Connection, tag: int, worker: WorkerLink, calls: list[Prepared]
@@ -597,7 +614,6 @@ class BuiltinEngine(Hosts):
         welcome = Welcome(
             worker.rank,
             self.max_workers,
-            self._lines.workspace.number,
             (pickling.pack(setup),),
         )
         with self.server.lock:
@@ -605,42 +621,39 @@ class BuiltinEngine(Hosts):
 
     # ------------------------------------------------------------------ tasks go, outcomes come
 
-    def _pack(self, worker: WorkerLink, values: Values) -> Values | Nothing:
-        """Tasks that a worker fetched, as one payload."""
-        tasks = values.values
-        if type(tasks[0]) is Payload:
-            return values
+    def _lend(self, worker: WorkerLink, tag: int, line: Line, tasks: deque[Task]) -> None:
+        """Send a worker tasks that begin with it, as one payload."""
+        connection = worker.connection
         more = self._enough_for_all()
         if not more and self._lines.ranked:
             more = self._lines.any_for(self._places.offer(worker.rank))
         try:
-            payload, sent, limited = worker.pack(tasks, more, worker.connection.grants())
+            payload, sent, limited = worker.pack(tasks, connection.grants())
         except Exception as error:  # an error of ours costs these tasks, not a loop of new workers
             log.exception("sleighexec: tasks could not be sent")
             text = f"the task could not be sent: {error!r}"
-            for task in self.server.space.settle(values.loan, len(tasks)):
+            for task in tasks:
                 self.server.defer(task.fail, lambda: ExecutorError(text))
-            return Nothing()
-        if rest := tasks[sent:]:
-            for task in rest:
-                task.give_back()
-            self.server.dispatch(self.server.space.give_back(values.loan, len(rest)))
+            connection.send(tag, Nothing())
+            return
+        loan = Loan(next(self._loan_numbers), line, tasks)
+        worker.lend(loan)
+        if sent < len(tasks):
+            worker.give_back(loan, sum([task.size() for task in [*tasks][sent:]]))
+        connection.send(tag, Calls((payload,), loan.number, int(more)))
         for limits in limited:
             if (agent := self._agent_of(worker)) is not None:
                 agent.watch(limits)
-        return Values((payload,), values.loan)
 
     def _answered(self, worker: WorkerLink, payload: Payload) -> None:
-        done, settled = worker.read(payload, list(self._loans(worker)))
-        for loan, count in settled.items():
-            self.server.space.settle(loan, count)
-        if done:
+        if done := worker.read(payload):
             self._failed_starts = 0
             self.server.defer(deliver, done)
 
-    def _give_back(self, number: int, count: int) -> None:
+    def _give_back(self, worker: WorkerLink, loan: Loan, count: int) -> None:
         """The last calls of a loan have not begun, and their worker is busy with another."""
-        self.server.dispatch(self._lines.give_back(number, count))
+        worker.give_back(loan, count)
+        self._serve(loan.line)
         self._scale()
 
     def _take_back(self, worker: WorkerLink, message: Halted) -> None:
@@ -653,35 +666,25 @@ class BuiltinEngine(Hosts):
         for payload in message.values:
             self._answered(worker, payload)
         worker.stopped = True
-        loans = list(self._loans(worker))
-        counts = [sum(map(size, loan.values)) for loan in loans]
+        loans = list(worker.loans)
+        counts = [sum(task.size() for task in loan.tasks) for loan in loans]
         worker.kept = worker.begun(message.begun, message.loan)
         left = sum(counts) - max(worker.kept - worker.answered, 0)
         worker.revoked = max(worker.revoked, *(loan.number for loan in loans), 0)
         for loan, count in zip(reversed(loans), reversed(counts)):
             if left > 0:
-                self._give_back(loan.number, min(left, count))
+                self._give_back(worker, loan, min(left, count))
             left -= count
-        for tag in self.server.space.leave_line(worker.connection, self._lines.workspace):
-            worker.connection.deliver(tag, Nothing())  # when it goes on, it asks again
+        if asked := self._waiting.pop(worker, None):
+            worker.connection.send(asked[0], Nothing())  # when it goes on, it asks again
         worker.connection.send(0, Revoked(worker.revoked, worker.kept, message.halt))
-
-    def _loans(self, worker: WorkerLink) -> Iterator[Loan]:
-        """The loans of tasks to a worker, oldest first."""
-        for loan in self.server.space.loans(worker.connection):
-            if loan.variable.workspace is self._lines.workspace:
-                yield loan
-
-    def _oldest_loan(self, worker: WorkerLink) -> Loan | None:
-        """Where the call is that a worker runs or will run next; None: it has no task."""
-        return next(self._loans(worker), None)
 
     def _state_of(self, worker: WorkerLink) -> str:
         if worker.stopped:
             return "stopped"
         if not worker.ready:
             return "starting"
-        return "busy" if self._oldest_loan(worker) is not None else "idle"
+        return "busy" if worker.loans else "idle"
 
     # ------------------------------------------------------------------ workers go
 
@@ -720,7 +723,7 @@ class BuiltinEngine(Hosts):
     def _send_away(self, worker: WorkerLink) -> None:
         """Tell one that has nothing to do to leave. From now on it gets no task."""
         worker.told_to_leave = True
-        self.server.space.leave_line(worker.connection, self._lines.workspace)
+        self._waiting.pop(worker, None)
         worker.connection.send(0, Leave())
 
     def _signal_one(self, worker: WorkerLink) -> Callable[[int], None]:
@@ -736,7 +739,7 @@ class BuiltinEngine(Hosts):
         """A worker closed its socket: it is ending, or a task closed everything."""
         worker: WorkerLink = connection.worker  # type: ignore[attr-defined]
         agent = self._agent_of(worker)
-        if not worker.gone and self._oldest_loan(worker) is not None and agent is not None:
+        if not worker.gone and worker.loans and agent is not None:
             agent.kill(worker.number)
 
     def _lost_agent(self, launcher: Launcher) -> None:
@@ -759,7 +762,7 @@ class BuiltinEngine(Hosts):
         for worker in mine:
             worker.gone = True  # its death is no business of the agent that comes next
             # What one of them loses is not for another of them.
-            self.server.space.leave_line(worker.connection, self._lines.workspace)
+            self._waiting.pop(worker, None)
         for worker in mine:
             self.server.drain(worker.connection)
             loss = Loss(*worker.whereabouts(), None, host_lost=reason, excused=excused)
@@ -778,24 +781,24 @@ class BuiltinEngine(Hosts):
         worker.gone = True
         del self._workers[worker.number]
         self._count_unmanned()
-        space = self.server.space
-        crashed = self._oldest_loan(worker) is not None
-        again: list[tuple[Variable, list[Task]]] = []
-        while begun and (loan := self._oldest_loan(worker)) is not None:
-            [task] = space.settle(loan.number, 1)
+        self._waiting.pop(worker, None)
+        crashed = bool(worker.loans)
+        again: list[tuple[Line, list[Task]]] = []
+        while begun and worker.loans:
+            line, task = worker.loans[0].line, worker.settle()
             calls = task.size() if everything else 1
             left, tell = lose(task, calls, loss, again=not self._killing)
-            again.append((loan.variable, left))
+            again.append((line, left))
             for call in tell:
                 self.server.defer(call)
             begun = everything
-        for loan in self._loans(worker):
-            for task in loan.values:
-                task.give_back()
-        effects = space.disconnect(worker.connection)
-        for variable, tasks in reversed(again):
-            effects += space.put_first(variable, tasks)
-        self.server.dispatch(effects)
+        lines = worker.give_all_back()
+        for line, tasks in reversed(again):
+            line.put_first(tasks)
+            lines.append(line)
+        self.server.dispatch(self.server.space.disconnect(worker.connection))
+        for line in dict.fromkeys(lines):
+            self._serve(line)
         if worker.process is not None:
             worker.process.exitcode = loss.status
             worker.process.ended.set()
@@ -829,8 +832,8 @@ class BuiltinEngine(Hosts):
         for task in self._lines.take():
             self.server.defer(task.fail, self._broken_error)
         for worker in self._workers.values():
-            for loan in self._loans(worker):
-                for task in loan.values:
+            for loan in worker.loans:
+                for task in loan.tasks:
                     self.server.defer(task.fail, self._broken_error)
         for agent in self._agents.values():
             agent.kill()
@@ -883,7 +886,7 @@ class BuiltinEngine(Hosts):
         if self.broken is None and not self._killing and self._lines.waiting():
             self._scale()
             return
-        if any(self._oldest_loan(w) is not None for w in self._workers.values()):
+        if any(worker.loans for worker in self._workers.values()):
             return
         for worker in self._workers.values():
             if worker.stopped and (agent := self._agent_of(worker)) is not None:

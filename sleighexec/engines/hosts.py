@@ -297,5 +297,5 @@ class Hosts:
         error = self._places.given_up[launcher]
         for rank in self._places.ranks(launcher):
             box = self._lines.boxes[rank]
-            while box.values:
-                self.server.defer(box.values.popleft().fail, lambda: type(error)(*error.args))
+            while box.tasks:
+                self.server.defer(box.tasks.popleft().fail, lambda: type(error)(*error.args))

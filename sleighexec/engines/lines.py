@@ -1,80 +1,137 @@
-"""Where tasks wait: variables of a private workspace, from which workers fetch.
+"""Where tasks wait, and in which order workers get them.
 
-    the mailbox of its rank ─▶ priorities above 0 ─▶ TASKS ─▶ priorities below 0
+    the mailbox of its rank ─▶ priorities above 0 ─▶ all others ─▶ priorities below 0
 
-A worker looks into them in this order. Tasks of each priority wait in a variable of their own, and
-so do those that need the same; into these only workers look that have it, before those of the same
-priority. So tasks that need nothing and have the default priority, which are nearly all, cost
+A worker looks into these lines in this order. Tasks of each priority stand in a line of their own,
+and so do those that need the same; into these only workers look that have it, before those of the
+same priority. So tasks that need nothing and have the default priority, which are nearly all, cost
 nothing for it, and none is ever looked for a place among the others. Tasks that wait for other
 tasks are held apart. Used under the server's lock.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
-from sleighexec.messages import Payload
 from sleighexec.resources import Needs, satisfies
-from sleighexec.space import Effects, Space, Variable
 from sleighexec.task import Task
-from sleighexec.worker import TASKS, mailbox
 
 Offer = Mapping[str, int]  # what a worker has
-Line = tuple[int, Needs]  # the priority of tasks and what they need
+Kind = tuple[int, Needs]  # the priority of tasks and what they need
+
+
+class Line:
+    """Tasks that wait, first to last, and how many loans of them are out."""
+
+    __slots__ = ("lent", "tasks")
+
+    def __init__(self) -> None:
+        self.tasks: deque[Task] = deque()
+        self.lent = 0
+
+    def take(self, most: int, others: int) -> deque[Task]:
+        """The next tasks begin, for a worker that wants at most so many calls.
+
+        `others`: workers that wait for more. Nobody takes more than a fair share: these wait, and
+        those that have a loan will come back for more.
+        """
+        tasks, taken = self.tasks, deque[Task]()
+        count = max(1, min(most, len(tasks) // (1 + others + self.lent))) if most > 1 else 1
+        while tasks and most > 0:
+            part, rest = tasks[0].begin(most)
+            if rest is None:
+                tasks.popleft()
+            else:
+                tasks[0] = rest
+            if part is not None:
+                taken.append(part)
+                if rest is not None or len(taken) == count:
+                    break
+                most -= part.size()
+        return taken
+
+    def put_first(self, tasks: Sequence[Task]) -> None:
+        """These stand before all others, in their order."""
+        self.tasks.extendleft(reversed(tasks))
+
+
+class Loan:
+    """Tasks that a worker has, oldest first, and the line in which they stood."""
+
+    __slots__ = ("line", "number", "tasks")
+
+    def __init__(self, number: int, line: Line, tasks: deque[Task]) -> None:
+        self.number, self.line, self.tasks = number, line, tasks
+
+    def give_back(self, count: int) -> None:
+        """The last calls have not begun: they are first in line again."""
+        back: deque[Task] = deque()
+        while count > 0 and self.tasks:
+            task = self.tasks.pop()
+            calls = task.size()
+            if calls <= count:
+                task.give_back()
+                back.appendleft(task)
+            else:
+                left, cut = task.split(count)
+                self.tasks.append(left)
+                back.appendleft(cut)
+            count -= calls
+        self.line.put_first(back)
 
 
 class Lines:
-    """The variables in which the tasks of one engine wait."""
+    """The lines in which the tasks of one engine wait."""
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
-        self.workspace = space.private_workspace()
-        self.tasks = space.variable(self.workspace, TASKS)  # of the default priority, and no needs
-        self.ranked: dict[Line, Variable] = {}  # of the others, in the order of workers
-        self.boxes: list[Variable] = []  # by rank
+    def __init__(self) -> None:
+        self.usual = Line()  # of the default priority, and no needs
+        self.ranked: dict[Kind, Line] = {}  # of the others, in the order of workers
+        self.boxes: list[Line] = []  # by rank
         self.held: dict[Task, None] = {}  # tasks that wait for others to end
 
     def add_boxes(self, count: int) -> None:
         """See that there are mailboxes for so many ranks."""
-        for rank in range(len(self.boxes), count):
-            self.boxes.append(self._space.variable(self.workspace, mailbox(rank)))
+        for _ in range(len(self.boxes), count):
+            self.boxes.append(Line())
 
-    def variable_of(self, priority: int, needs: Needs = ()) -> Variable:
+    def line_of(self, priority: int, needs: Needs = ()) -> Line:
         """Where tasks of a priority wait that need the same."""
-        line = priority, needs
-        if line == (0, ()):
-            return self.tasks
-        variable = self.ranked.get(line)
-        if variable is None:
-            for old, each in list(self.ranked.items()):
-                if not (each.values or each.lent or each.fetchers):
-                    del self.ranked[old], self.workspace.variables[each.name]
-            name = f"{TASKS}^{priority}" + "".join(f" {name!r}={count}" for name, count in needs)
-            variable = self.ranked[line] = self._space.variable(self.workspace, name)
+        kind = priority, needs
+        if kind == (0, ()):
+            return self.usual
+        line = self.ranked.get(kind)
+        if line is None:
+            in_use = {k: each for k, each in self.ranked.items() if each.tasks or each.lent}
+            line = in_use[kind] = Line()
             # What few workers have comes before what all have.
-            in_order = sorted(self.ranked.items(), key=lambda item: (-item[0][0], not item[0][1]))
+            in_order = sorted(in_use.items(), key=lambda item: (-item[0][0], not item[0][1]))
             self.ranked = dict(in_order)
-        return variable
+        return line
 
     def any_ranked(self) -> bool:
         """Whether tasks with a priority or needs of their own wait."""
-        return any([variable.values for variable in self.ranked.values()])
+        return any([line.tasks for line in self.ranked.values()])
 
     def any_for(self, offer: Offer) -> bool:
         """Whether one of these can run on a worker that has this."""
-        return any(v.values and satisfies(offer, needs) for (_, needs), v in self.ranked.items())
+        return any(v.tasks and satisfies(offer, needs) for (_, needs), v in self.ranked.items())
 
-    def order(self, rank: int, offer: Offer) -> tuple[str, ...]:
-        """The names of the variables that the worker of a rank is to look into, in this order."""
-        before: list[str] = []
-        behind: list[str] = []
-        for (priority, needs), variable in self.ranked.items():
-            if variable.values and satisfies(offer, needs):
-                first = priority > 0 or (priority == 0 and needs)
-                (before if first else behind).append(variable.name)
-        return (mailbox(rank), *before, TASKS, *behind)
+    def next_for(self, rank: int, offer: Callable[[int], Offer]) -> Line | None:
+        """Where the next task for the worker of a rank stands; None: there is none."""
+        box = self.boxes[rank]
+        if box.tasks:
+            return box
+        behind = None
+        if self.ranked:
+            has = offer(rank)
+            for (priority, needs), line in self.ranked.items():
+                if line.tasks and satisfies(has, needs):
+                    if priority > 0 or (priority == 0 and needs):
+                        return line
+                    behind = behind or line
+        return self.usual if self.usual.tasks else behind
 
     def wanted(
         self, free: Sequence[int], coming: Sequence[int], offer: Callable[[int], Offer]
@@ -86,8 +143,8 @@ class Lines:
         coming, rest = list(coming), list(free)
         chosen: list[int] = []
         plain = 0  # calls that any worker can run
-        for needs, variable in [((), self.tasks), *((k[1], v) for k, v in self.ranked.items())]:
-            count = sum(size(value) for value in islice(variable.values, len(free) + len(coming)))
+        for needs, line in [((), self.usual), *((k[1], v) for k, v in self.ranked.items())]:
+            count = sum(task.size() for task in islice(line.tasks, len(free) + len(coming)))
             if not needs:
                 plain += count
                 continue
@@ -101,76 +158,41 @@ class Lines:
 
     def unfit(self, fit: Callable[[Needs], bool]) -> Iterator[tuple[Needs, Task]]:
         """Take out the tasks whose needs nobody can satisfy any more."""
-        for (_, needs), variable in self.ranked.items():
-            if needs and variable.values and not fit(needs):
-                while variable.values:
-                    yield needs, variable.values.popleft()
+        for (_, needs), line in self.ranked.items():
+            if needs and line.tasks and not fit(needs):
+                while line.tasks:
+                    yield needs, line.tasks.popleft()
 
     def length(self) -> int:
         """How many tasks wait for any worker."""
-        return len(self.tasks.values) + sum([len(each.values) for each in self.ranked.values()])
-
-    def give_back(self, number: int, count: int) -> Effects:
-        """The last calls of a loan have not begun: they are first in line again."""
-        loan = self._space.loan(number)
-        assert loan is not None
-        whole, cut = 0, []
-        for task in reversed(loan.values):
-            if count <= 0:
-                break
-            calls = task.size()
-            if calls <= count:
-                whole += 1
-                task.give_back()
-            else:
-                _, part = task.split(count)
-                cut.append(part)
-            count -= calls
-        # The cut-off end of one stands before those that went back whole: put them in first.
-        effects = self._space.give_back(loan.number, whole)
-        if cut:
-            effects += self._space.put_first(loan.variable, cut)
-        return effects
+        return len(self.usual.tasks) + sum([len(each.tasks) for each in self.ranked.values()])
 
     def count(self) -> int:
         """How many calls wait for a worker."""
-        variables = self.tasks, *self.ranked.values(), *self.boxes
-        return sum(size(value) for variable in variables for value in variable.values)
+        return sum(task.size() for line in self._all() for task in line.tasks)
 
     def waiting(self) -> bool:
         """Whether a task waits for a worker, or for others first."""
-        waits = bool(self.tasks.values) or any(box.values for box in self.boxes)
-        return waits or bool(self.held) or self.any_ranked()
+        return bool(self.held) or any([line.tasks for line in self._all()])
 
     def drop_ended(self) -> None:
         """Take out what has ended while it waited, which else is seen when a worker begins it."""
-        for variable in (self.tasks, *self.ranked.values(), *self.boxes):
-            left = [value for value in variable.values if _still_waits(value)]
-            variable.values.clear()
-            variable.values.extend(left)
+        for line in self._all():
+            for _ in range(len(line.tasks)):
+                task = line.tasks.popleft()
+                if task.called() is not None:
+                    line.tasks.append(task)
 
     def take(self, spare: int = 0) -> list[Task]:
-        """Take out everything that waits, but for the first `spare` tasks of the default line."""
-        values = self.tasks.values
-        taken: list[Any] = [values.pop() for _ in range(len(values) - spare)][::-1]
-        for box in (*self.ranked.values(), *self.boxes):
-            taken += box.values
-            box.values.clear()
+        """Take out everything that waits, but for the first `spare` tasks of the usual line."""
+        usual = self.usual.tasks
+        taken = [usual.pop() for _ in range(len(usual) - spare)][::-1]
+        for line in (*self.ranked.values(), *self.boxes):
+            taken += line.tasks
+            line.tasks.clear()
         taken += self.held
         self.held.clear()
         return taken
 
-
-def _still_waits(value: Any) -> bool:
-    return type(value) is Payload or value.called() is not None
-
-
-def divide(value: Any, limit: int) -> tuple[Any, Any]:
-    """How the space is to divide what waits: see `sleighexec.space.Space`."""
-    return (value, None) if type(value) is Payload else value.begin(limit)
-
-
-def size(value: Any) -> int:
-    """How many calls wait in one value."""
-    count: int = 1 if type(value) is Payload else value.size()
-    return count
+    def _all(self) -> tuple[Line, ...]:
+        return self.usual, *self.ranked.values(), *self.boxes

@@ -1,34 +1,34 @@
 """The client's end of a worker: who it is, what it knows, how calls go to it and come back.
 
-tasks ──pack──▶ one payload: (news, groups of calls of one function, whether more wait)
-journal or frame of the worker ──read──▶ outcomes, and how much of which loan is done
+tasks ──pack──▶ one payload: (news, groups of calls of one function, segments for results)
+journal or frame of the worker ──read──▶ outcomes, in the order of its loans
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.connections import Connection
+from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.functions import FunctionTable, Known, places_of
 from sleighexec.messages import Payload
-from sleighexec.space import Loan
 from sleighexec.task import BATCH_BYTES, Task
-
-_NOTHING: tuple[int, Task | None] = (0, None)
 
 
 class WorkerLink:
-    """A worker as the engine sees it: starting ──its first Fetch──▶ ready ──Exited──▶ forgotten."""
+    """A worker as the engine sees it: starting ──its first Ask──▶ ready ──Exited──▶ forgotten."""
 
     def __init__(
         self, number: int, rank: int, host: str, connection: Connection, functions: FunctionTable
     ) -> None:
         self.number, self.rank, self.connection = number, rank, connection
+        self.loans: deque[Loan] = deque()  # what it has, oldest first; none of them is empty
         self.pid: int | None = None
         self.host = host
         self.ready = False
@@ -56,12 +56,12 @@ class WorkerLink:
         return number if loan > self.revoked else min(number, self.kept)
 
     def pack(
-        self, tasks: Sequence[Task], more: bool, grants: Sequence[Any] = ()
+        self, tasks: Sequence[Task], grants: Sequence[Any] = ()
     ) -> tuple[Payload, int, set[tuple[float, int]]]:
         """As many of the first tasks as make a batch that is not too big: one payload of them.
 
-        `more`: whether others wait behind these. `grants`: segments for its results. Returns also
-        how many tasks are in it, and the limits that its calls have.
+        `grants`: segments for its results. Returns also how many tasks are in it, and the limits
+        that its calls have.
 
         Raises:
             ValueError: With the globals that it needs it is larger than a frame may be.
@@ -94,19 +94,14 @@ class WorkerLink:
             else:
                 kind = definition.key, call.form, places, limits
                 groups.append((*kind, list(items)))
-        payload = pickling.pack((news, groups, more, [tuple(place) for place in grants]))
+        payload = pickling.pack((news, groups, [tuple(place) for place in grants]))
         if payload.buffers and payload.size_bytes > wire.MAX_FRAME:
             raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return payload, sent, limited
 
-    def read(self, payload: Payload, loans: Iterable[Loan]) -> tuple[list[Outcome], dict[int, int]]:
-        """Outcomes of its calls, which belong to its oldest loans, in order.
-
-        Returns also how many values of which loan are done with.
-        """
-        lent = ((loan.number, task) for loan in loans for task in (*loan.values,))
-        loan, task = next(lent, _NOTHING)
-        settled: dict[int, int] = {}
+    def read(self, payload: Payload) -> list[Outcome]:
+        """Outcomes of its calls, which belong to its oldest loans, in order: these are done."""
+        loans = self.loans
         done: list[Outcome] = []
         for number, flag, data, buffers in pickling.outcomes(payload):
             left = 1
@@ -117,11 +112,11 @@ class WorkerLink:
             elif number <= self.answered:
                 continue
             elif flag == pickling.PRINTED:
-                if task is not None:
-                    task.printed(bytes(data))
+                if loans:
+                    loans[0].tasks[0].printed(bytes(data))
                 continue
-            while left and task is not None:
-                sink, index, count, complete = task.advance(left)
+            while left and loans:
+                sink, index, count, complete = loans[0].tasks[0].advance(left)
                 self.answered += count
                 part = data
                 if count < left:
@@ -131,6 +126,37 @@ class WorkerLink:
                 done.append((sink, index, flag, part, buffers))
                 left -= count
                 if complete:
-                    settled[loan] = settled.get(loan, 0) + 1
-                    loan, task = next(lent, _NOTHING)
-        return done, settled
+                    self.settle()
+        return done
+
+    def lend(self, loan: Loan) -> None:
+        """It has these now."""
+        self.loans.append(loan)
+        loan.line.lent += 1
+
+    def settle(self) -> Task:
+        """Its oldest task is done with."""
+        loan = self.loans[0]
+        task = loan.tasks.popleft()
+        if not loan.tasks:
+            self._end(loan)
+        return task
+
+    def give_back(self, loan: Loan, count: int) -> None:
+        """The last calls of a loan have not begun."""
+        loan.give_back(count)
+        if not loan.tasks:
+            self._end(loan)
+
+    def give_all_back(self) -> list[Line]:
+        """What it has waits again; where."""
+        lines = []
+        while self.loans:  # the oldest loan is first in line again
+            loan = self.loans[-1]
+            lines.append(loan.line)
+            self.give_back(loan, sum(task.size() for task in loan.tasks))
+        return lines
+
+    def _end(self, loan: Loan) -> None:
+        self.loans.remove(loan)
+        loan.line.lent -= 1
