@@ -73,29 +73,40 @@ class Account:
         self.values -= len(values)
         self.value_bytes -= _total(values)
 
-    def refusal(self, names: Iterable[str], values: Sequence[Value] = (), waiting: int = 0) -> str:
-        """Why these new variables, values and places in line are too many; "" if they are not."""
-        limits, names = self._limits, set(names)
-        if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME for name in names):
-            return f"a name has at most {MAX_NAME} bytes: choose a shorter one"
-        size = _total(values)
+    def admit(self, values: Sequence[Value]) -> str:
+        """Count these values as stored; or else, why they are too many."""
+        limits, size = self._limits, _total(values)
         if limits.value_bytes is not None and self.value_bytes + size > limits.value_bytes:
             return (
                 f"{size} bytes do not fit beside the {self.value_bytes} that the workspace server "
                 f"keeps, of {limits.value_bytes} at most: fetch or delete some values, or start "
                 "the server with a higher --max-bytes"
             )
+        if self.values + len(values) > limits.values:
+            return _too_many(self.values, "values", limits.values)
+        self.values += len(values)
+        self.value_bytes += size
+        return ""
+
+    def refusal(self, names: Iterable[str], waiting: int = 0) -> str:
+        """Why these new variables and places in line are too many; "" if they are not."""
+        limits, names = self._limits, set(names)
+        if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME for name in names):
+            return f"a name has at most {MAX_NAME} bytes: choose a shorter one"
         for count, more, limit, what in (
-            (self.values, len(values), limits.values, "values"),
             (self.variables, len(names), limits.variables, "variables"),
             (self.waiting, waiting, limits.waiting, "places of blocked fetches and finds"),
         ):
             if more and count + more > limit:
-                return f"the workspace server keeps {count} {what} and no more than {limit}"
+                return _too_many(count, what, limit)
         return ""
+
+
+def _too_many(count: int, what: str, limit: int) -> str:
+    return f"the workspace server keeps {count} {what} and no more than {limit}"
 
 
 def _total(values: Sequence[Value]) -> int:
     """What payloads take in memory, about."""
-    sizes: list[int] = [value.size_bytes for value in values]
+    sizes = [len(value.head) if not value.buffers else value.size_bytes for value in values]
     return VALUE_BYTES * len(values) + sum(sizes)

@@ -193,10 +193,11 @@ class Space:
             return [(client, tag, _no_workspace(request.workspace))]
         if request.keep is not None and request.keep < 1:
             return [(client, tag, Failed("request", f"keep is at least 1, not {request.keep}"))]
-        if refusal := self._refusal(workspace, (request.variable,), request.values):
-            return [(client, tag, refusal)]
         if self._account is not None:
-            self._account.stored(request.values)
+            if refusal := self._refusal(workspace, (request.variable,)):
+                return [(client, tag, refusal)]
+            if text := self._account.admit(request.values):
+                return [(client, tag, Failed("full", text))]
         variable = self.variable(workspace, request.variable)
         effects = self.put(variable, request.values)
         if request.keep is not None and len(variable.values) > request.keep:
@@ -627,17 +628,13 @@ class Space:
             self._account.gone(values)
 
     def _refusal(
-        self,
-        workspace: Workspace,
-        names: Sequence[str],
-        values: Sequence[Value] = (),
-        waiting: int = 0,
+        self, workspace: Workspace, names: Sequence[str], waiting: int = 0
     ) -> Failed | None:
-        """Why there is no room for what a request brings; None if there is, or nobody counts."""
-        if self._account is None:
-            return None
+        """Why there is no room for what a request needs; None if there is, or nobody counts."""
         new = [name for name in names if name not in workspace.variables]
-        text = self._account.refusal(new, values, waiting)
+        if self._account is None or not (new or waiting):
+            return None
+        text = self._account.refusal(new, waiting)
         return Failed("full", text) if text else None
 
     def _leave(self, waiter: _Waiter) -> None:

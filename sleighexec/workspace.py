@@ -286,7 +286,7 @@ class NetWorkSpace:
         for value in values:
             payload = self._access.payload(name, value)
             batch.append(payload)
-            size += payload.size_bytes
+            size += len(payload.head) if not payload.buffers else payload.size_bytes
             if len(batch) == MOST_STORED or size > MOST_BYTES:
                 self._access.ask(Store(self._access.number, name, batch, keep))
                 batch, size = [], 0

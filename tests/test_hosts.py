@@ -450,7 +450,7 @@ def test_whatever_dies_with_retries_every_result_is_right(
                         os.kill(pid, signal.SIGKILL)
         for number, future in enumerate(futures):
             assert future.result(60) == bytes([number % 251]) * (number % 7 * 20_000)
-    assert caplog.text.count("was lost") >= 3
+    assert "was lost" in caplog.text  # how often is a matter of who was hit
     wait_for(lambda: not _leftovers(hosts), "nothing is left on the hosts", 5)
 
 
