@@ -58,6 +58,7 @@ class SocketConnection:
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self._decoder = wire.Decoder()
+        self._peeked = bytearray(1)
         self.memory: Borrower | None = None  # which the peer shares with us, for big buffers
         self._sending = threading.Lock()  # one frame after the other
         self._lock = threading.RLock()  # guards all below
@@ -247,9 +248,13 @@ class SocketConnection:
     def _is_there(self, seconds: float | None) -> bool:
         """Wait until something can be read; False: it was not in time.
 
-        A Ctrl-C is to come here, while nothing has been read yet. And Linux wakes who waits in
-        recv itself for nothing when the other side has read what we sent.
+        A Ctrl-C is to come here, while nothing has been read yet.
         """
+        if self._pending is None and seconds is None:
+            # Who waits in recv is woken when the other side has read what we sent, for nothing.
+            # But it costs less than the time that a processor takes to wake from deeper sleep.
+            self._socket.recv_into(self._peeked, 1, socket.MSG_PEEK)
+            return True
         if self._pending is not None and self._pending():
             return True
         return bool(self._poll.poll(None if seconds is None else seconds * 1000))

@@ -46,7 +46,7 @@ class Connection:
         self.decoder = wire.Decoder()
         self.handshake: Handshake | None = None
         self.shaking = False  # TLS is not agreed on yet
-        self._pending = getattr(sock, "pending", None)
+        self.pending = getattr(sock, "pending", None)  # bytes of which no selector tells
         self.rest = b""  # what came behind the handshake
         self.door: Door | None = None  # where it came in
         self.limits: Limits | None = None  # none for those that we have started ourselves
@@ -71,7 +71,7 @@ class Connection:
 
     def has_more(self) -> bool:
         """Whether bytes have come of which no selector tells."""
-        return self._pending is not None and not self.closed and self._pending() > 0
+        return self.pending is not None and not self.closed and self.pending() > 0
 
     # ------------------------------------------------------------------ shared memory
 
@@ -99,7 +99,7 @@ class Connection:
 
     def grants(self) -> list[Place]:
         """Free segments for the next big results of the peer, if it has had such."""
-        pool = self.server.pool()
+        pool = self.server.pool() if self._put is not None else None
         return pool.grants(self.number) if pool is not None else []
 
     def _put_in_segment(self, view: memoryview) -> bytes | None:

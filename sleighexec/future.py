@@ -300,13 +300,15 @@ class SleighFuture(Future):  # type: ignore[type-arg]
 
     def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
         with _lock:
-            self._drop_call()
+            self._definition = self._item = None  # see _drop_call
+            self._needs = ()
             quick = self._made_condition is None
             if quick:
                 self._result, self._exception = value, error
                 self._state = FINISHED
         if quick:
-            self._ring()
+            if self._bells:
+                self._ring()
         elif error is not None:
             self.set_exception(error)
         else:

@@ -80,8 +80,8 @@ class Records:
             if end + pickling.RUN_HEAD > ROOM:
                 return False
             self._run_at, self._run_from = end, number
-            self._put(pickling.run_head(number))
-            end += pickling.RUN_HEAD
+            self.memory[START + end : START + end + pickling.RUN_HEAD] = pickling.run_head(number)
+            self.words[END] = end = end + pickling.RUN_HEAD
         self.memory.seek(START + end)
         return True
 

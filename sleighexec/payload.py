@@ -74,10 +74,13 @@ def value_payload(value: object) -> Payload:
 
     Its buffers are those of the value itself, not copies.
     """
-    if type(value) is str:
-        return Payload(value.encode("utf-8", "surrogatepass"), (), TEXT)
-    if type(value) is bytes:
-        return Payload(value, (), BYTES)
+    kind = type(value)
+    if kind is int or kind is float:
+        return Payload(pickle.dumps(value, PROTOCOL))
+    if kind is str:
+        return Payload(value.encode("utf-8", "surrogatepass"), (), TEXT)  # type: ignore[attr-defined]
+    if kind is bytes:
+        return Payload(value, (), BYTES)  # type: ignore[arg-type]
     return dumps(value)
 
 
@@ -108,7 +111,7 @@ def pack(value: object) -> Payload:
     """Plain lists, tuples, numbers and bytes as a payload; big bytes are not copied."""
     buffers: list[Any] = []
     head = pickle.dumps(value, PROTOCOL, buffer_callback=buffers.append)
-    return Payload(head, [buffer.raw() for buffer in buffers])
+    return Payload(head, [buffer.raw() for buffer in buffers]) if buffers else Payload(head)
 
 
 def carried(data: Any) -> Any:
@@ -539,10 +542,7 @@ def dump_simple(value: Any) -> bytes:
     return marshal.dumps(value, EVERYWHERE)
 
 
-def _load_run(data: memoryview) -> list[Any]:
-    if data[: len(_EMPTY)] != _EMPTY:
-        values: list[Any] = marshal.loads(data)
-        return values
+def _load_open_run(data: memoryview) -> list[Any]:
     values = []
     with io.BytesIO(data[len(_EMPTY) :]) as file:
         while file.tell() < len(data) - len(_EMPTY):
@@ -563,7 +563,7 @@ def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
         end = length if size == OPEN else position + size
         record: Any = data[position:end]
         if flag == RUN:
-            record = _load_run(record)
+            record = _load_open_run(record) if size == OPEN else marshal.loads(record)
         records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
         position = end
     return records

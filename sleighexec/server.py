@@ -309,7 +309,7 @@ class Server:
         Returns at once if another thread serves: then that is to be waited for. But when nothing
         is left to do, the loop's own thread leaves its place for a while to whoever waits next.
         """
-        if self.in_loop():  # a callback that waits: who else should serve meanwhile?
+        if get_ident() == self._serving:  # a callback that waits: who else should serve meanwhile?
             while not done() and not self.closing and (left := _left(deadline)) != 0:
                 self.step(left)
         elif self.parked and not self._borrowed:
@@ -325,7 +325,8 @@ class Server:
             self._borrowed, self._serving = True, get_ident()
         try:
             while not done() and self._lent_until and not self.closing:
-                if (left := _left(deadline)) == 0:
+                left = None if deadline is None else _left(deadline)
+                if left == 0:
                     break
                 wait = self._prepare(left)
                 events = self.lock.undisturbed.wait(self._selector.select, wait)
@@ -354,7 +355,10 @@ class Server:
     def _prepare(self, timeout: float | None) -> float | None:
         """Before waiting: tell the selector for what; how many seconds."""
         with self.lock.inner:
-            wait = self._patience(timeout)
+            if timeout is None and not (self._deferred or self.closing or self._is_timed()):
+                wait = self._sleeps_until = None
+            else:
+                wait = self._patience(timeout)
             if self._to_watch:
                 for connection in self._to_watch:
                     self._watch(connection)
@@ -384,8 +388,12 @@ class Server:
 
     def _is_timed(self) -> bool:
         """Whether something is to happen at some time."""
-        times = self._wake_at, self._accept_again
-        return bool(self._timed or self.space.deadlines) or times != (None, None)
+        return bool(
+            self._timed
+            or self.space.deadlines
+            or self._wake_at is not None
+            or self._accept_again is not None
+        )
 
     def _keep_time(self, now: float) -> None:
         """Do what is due."""
@@ -397,10 +405,7 @@ class Server:
                 self.on_time(now)
 
     def _patience(self, timeout: float | None) -> float | None:
-        """How long the loop may sleep."""
-        if timeout is None and not (self._deferred or self.closing or self._is_timed()):
-            self._sleeps_until = None
-            return None
+        """How long the loop may sleep, where there is a limit to it."""
         now = time.monotonic()
         times = [c.deadline for c in self._timed if c.deadline is not None]
         for at in (self.space.next_deadline(), self._accept_again, self._wake_at):
@@ -442,7 +447,7 @@ class Server:
             if count == 0:
                 self._close(connection)
                 return
-            if not until_empty and not connection.has_more():
+            if not until_empty and (connection.pending is None or not connection.has_more()):
                 return
 
     def _greet(self, connection: Connection) -> int:

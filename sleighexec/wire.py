@@ -34,7 +34,8 @@ from sleighexec.messages import PICKLE, Payload
 
 HEADER = struct.Struct("!BBHIQQQ")
 SIZE = struct.Struct("!Q")
-SMALL = HEADER.size + SIZE.size  # bytes before the buffer of a frame that has but one and no head
+_SMALL = struct.Struct(HEADER.format + "Q")  # what is before the only buffer, where no head is
+SMALL = _SMALL.size
 MAX_HEAD = 64 * 1024  # bytes of JSON
 MAX_DEPTH = 8  # lists in lists of a head; we need four
 MAX_FRAME = 2 * 1024**3  # bytes of all buffers of a frame
@@ -60,7 +61,8 @@ class _Form:
         rest: The other fields.
         defaults: What these are where a head does not say it.
         usual: The values of these for which the head is absent, None if there are none.
-        small: Whether its frame may be but header, size and buffer, as `_small_frame` makes it.
+        small: Whether its frame may be but header, size and buffer.
+        make: The message of such a frame, out of values, x and y.
         checks: Whether a value may stand in one of these fields.
         rest_of: The values of these in a message, as a tuple.
         numbers_of: What travels as x and y.
@@ -75,6 +77,9 @@ class _Form:
         self.defaults = tuple(fields[name][1] for name in self.rest)
         self.usual = None if m.REQUIRED in self.defaults else self.defaults
         self.small = self.values and self.usual is not None
+        self.make: Callable[[Any, int, int], Message] = cls
+        if tuple(fields) != ("values", x, y):
+            self.make = self._make
         self.checks = tuple(_CHECKS[fields[name][0]] for name in self.rest)
         self.rest_of = _getter(attrgetter, self.rest)
         self.numbers_of: Callable[[Any], tuple[int, int]] = lambda message: (0, 0)
@@ -84,6 +89,9 @@ class _Form:
             self.numbers_of = lambda message, get=attrgetter(x): (get(message), 0)  # type: ignore[misc]
         sources = (x, y, "values", *self.rest)
         self.arrange = _getter(itemgetter, tuple(sources.index(name) for name in fields))
+
+    def _make(self, values: Any, x: int, y: int) -> Message:
+        return self.cls(*self.arrange((x, y, values, *self.defaults)))
 
 
 def _getter(kind: Any, keys: tuple[Any, ...]) -> Callable[[Any], tuple[Any, ...]]:
@@ -243,15 +251,20 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         if len(values) == 1 and values[0].kind == PICKLE:
             flags, value = _PLAIN, values[0]
             if not value.buffers and rest == form.usual and len(value.head) < JOIN:
-                return [_small_frame(form, tag, message, value.head)]
+                x, y = form.numbers_of(message)
+                try:
+                    start = _SMALL.pack(form.code, _PLAIN, 1, 0, tag, x, y, len(value.head))
+                except struct.error as error:
+                    raise _unfit(form, error) from None
+                return [start + value.head]
             buffers = [value.head, *value.buffers]
         else:
-            kinds = {None if value.buffers else value.kind for value in values}
-            kind = kinds.pop() if len(kinds) == 1 else None
-            if kind in _KINDS:
+            kind = values[0].kind if values else None
+            buffers = [v.head for v in values if v.kind == kind and not v.buffers]
+            if kind in _KINDS and len(buffers) == len(values):
                 flags = _EACH | kind << 4
-                buffers = [value.head for value in values]
             else:
+                buffers = []
                 for value in values:
                     buffers += value.head, *value.buffers
                 rest += (tuple((1 + len(v.buffers), v.kind) for v in values),)
@@ -263,7 +276,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         except TypeError:  # a list in it: not worth remembering
             head = json.dumps(rest, separators=(",", ":")).encode()
     x, y = form.numbers_of(message)
-    sizes = [memoryview(buffer).nbytes for buffer in buffers]
+    sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
     total = sum(sizes)
     if len(head) > MAX_HEAD or total > MAX_FRAME or len(buffers) > 0xFFFF:
         raise ProtocolError(
@@ -283,15 +296,6 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     if total <= max(JOIN, SHORT * len(buffers)):
         return [b"".join((start, *buffers))]
     return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
-
-
-def _small_frame(form: _Form, tag: int, message: Message, data: Buffer) -> bytes:
-    """What `encode` gives for most messages: small calls, and what comes of them."""
-    try:
-        start = HEADER.pack(form.code, _PLAIN, 1, 0, tag, *form.numbers_of(message))
-    except struct.error as error:
-        raise _unfit(form, error) from None
-    return start + SIZE.pack(len(data)) + data
 
 
 def _unfit(form: _Form, error: struct.error) -> ProtocolError:
@@ -392,7 +396,7 @@ class Decoder:
                     end = position + size
                     if end <= self._filled and size <= self._max_frame:
                         value = Payload(bytes(scratch[position:end]))
-                        out.append((tag, form.cls(*form.arrange((x, y, (value,), *form.defaults)))))
+                        out.append((tag, form.make((value,), x, y)))
                         start = end
                         continue
             if head_size > MAX_HEAD:

@@ -233,7 +233,8 @@ class Worker:
             more = reply.more
             self._accept(reply)
             reply = None  # it holds the buffers of its calls, which are to go with them
-            several = sum(len(group.items) for group in self._groups) > 1
+            groups = self._groups  # none, if it was revoked
+            several = len(groups) > 1 or (len(groups) == 1 and len(groups[0].items) > 1)
             if (several or (more and 0 < self._seconds < AHEAD)) and self._left is None:
                 # Ask for the next ones now, they arrive while these run.
                 self._tick = max(TICK, 2 * self._seconds)
@@ -291,7 +292,8 @@ class Worker:
         news, groups, grants = pickling.loads(batch.values[0])
         if grants and self._connection.memory is not None:
             self._connection.memory.grant(grants)
-        self._news.append(news)
+        if news:
+            self._news.append(news)
         while self._news:
             self._learned.learn(self._news.popleft())
         for key, form, places, limits, items in groups if batch.loan > self._revoked.loan else ():

@@ -139,6 +139,8 @@ class BuiltinEngine(Hosts):
         self._capture_logging, self._output = capture_logging, output
         self._break_on_crash = on_crash == "break"
         self.server = Server(Space(choose=_choose), name=f"{name}-server")
+        self.in_loop, self.attend = self.server.in_loop, self.server.attend
+        self.serve_until = self.server.serve_until
         self.server.after_round = self._after_round
         self.server.on_time = self._on_time
         self.server.on_failure = self._fail
@@ -178,7 +180,7 @@ class BuiltinEngine(Hosts):
         pass  # whatever there is
 
     def put(self, tasks: Sequence[Task]) -> None:
-        if self._all_busy():
+        if not self._waiting and self._all_busy():
             # Nobody to hand them to: no lock is needed to line them up, so that who submits does
             # not wait for who serves. We append, then look again; a worker that comes to wait
             # registers, then looks again (_ask); an end is announced, then looks.
@@ -396,15 +398,6 @@ class BuiltinEngine(Hosts):
             )
             found = [w.process for w in self._workers.values() if w.process is not None]
             return {process.pid: process for process in found}
-
-    def in_loop(self) -> bool:
-        return self.server.in_loop()
-
-    def serve_until(self, condition: Callable[[], bool], deadline: float | None) -> None:
-        self.server.serve_until(condition, deadline)
-
-    def attend(self) -> None:
-        self.server.attend()
 
     def forget(self) -> None:
         """In a forked child: let go of everything without a word to the others."""
@@ -624,7 +617,7 @@ class BuiltinEngine(Hosts):
     def _lend(self, worker: WorkerLink, tag: int, line: Line, tasks: deque[Task]) -> None:
         """Send a worker tasks that begin with it, as one payload."""
         connection = worker.connection
-        more = self._enough_for_all()
+        more = bool(self._lines.usual.tasks) and self._enough_for_all()
         if not more and self._lines.ranked:
             more = self._lines.any_for(self._places.offer(worker.rank))
         try:
