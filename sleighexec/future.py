@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError
 from sleighexec.functions import Definition, GlobalValue
-from sleighexec.task import Call, Loss, Settings, may_try_again
+from sleighexec.task import Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
@@ -279,9 +279,9 @@ class SleighFuture(Future):  # type: ignore[type-arg]
             self._item, self._group = item, None
         return True
 
-    def call(self) -> Call:
+    def parts(self) -> Parts:
         assert self._definition is not None
-        return Call(self._definition, self._needs, self._form, [self._item], self._settings)
+        return self._definition, self._needs, self._form, (self._item,), self._settings
 
     def called(self) -> Definition | None:
         return self._definition
@@ -331,7 +331,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         return [], self._lose
 
     def _lose(self) -> None:
-        self.deliver(0, None, lost_error(self.call(), self._losses))
+        self.deliver(0, None, lost_error(self.parts(), self._losses))
 
     def _die(self) -> None:
         with _lock:
@@ -373,12 +373,11 @@ class Chunk:
         for future in self._futures:
             future.give_back()
 
-    def call(self) -> Call:
-        calls = [future.call() for future in self._futures]
-        needs = dict.fromkeys(value for call in calls for value in call.needs)
-        first = calls[0]
-        items = [call.items[0] for call in calls]
-        return Call(first.definition, tuple(needs), first.form, items, first.settings)
+    def parts(self) -> Parts:
+        calls = [future.parts() for future in self._futures]
+        needs = dict.fromkeys(value for _, some, *_ in calls for value in some)
+        definition, _, form, _, settings = calls[0]
+        return definition, tuple(needs), form, [items[0] for *_, items, _ in calls], settings
 
     def called(self) -> Definition | None:
         return self._futures[0].called()

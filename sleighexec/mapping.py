@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
 from sleighexec.functions import Definition, GlobalValue
-from sleighexec.task import BATCH_BYTES, PICKLED, Call, Loss, Settings, may_try_again
+from sleighexec.task import BATCH_BYTES, PICKLED, Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
@@ -196,10 +196,10 @@ class Span:
     def give_back(self) -> None:
         pass
 
-    def call(self) -> Call:
+    def parts(self) -> Parts:
         job = self.job
         items = job.items[self.start : self.stop]
-        return Call(job.definition, job.needs, job.form, items, job.settings)
+        return job.definition, job.needs, job.form, items, job.settings
 
     def called(self) -> Definition | None:
         return self.job.definition
@@ -234,7 +234,9 @@ class Span:
 
     def lose(self) -> None:
         """Tell that its first item will have no result."""
-        self.job.deliver(self.start, None, lost_error(self.call(), self.job.losses.pop(self.start)))
+        self.job.deliver(
+            self.start, None, lost_error(self.parts(), self.job.losses.pop(self.start))
+        )
 
     def fail(self, error: Callable[[], BaseException]) -> None:
         for index in range(self.start, self.stop):

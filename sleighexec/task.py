@@ -44,21 +44,10 @@ class Settings:
             self.limits = timeout or 0.0, memory_limit or 0
 
 
-class Call:
-    """How calls travel: the function, what it needs, the arguments of each call, their limits."""
-
-    __slots__ = ("definition", "form", "items", "needs", "settings")
-
-    def __init__(
-        self,
-        definition: Definition,
-        needs: tuple[GlobalValue, ...],
-        form: int,
-        items: list[Any],
-        settings: Settings,
-    ) -> None:
-        self.definition, self.needs = definition, needs
-        self.form, self.items, self.settings = form, items, settings
+# How calls of one function travel: that, the globals that they need, the form of their arguments,
+# the arguments of each call, and what was asked for them. No class of its own: there is one for
+# each call that is sent.
+Parts = tuple[Definition, tuple[GlobalValue, ...], int, Sequence[Any], Settings]
 
 
 class Loss:
@@ -141,7 +130,7 @@ class Task(Protocol):
     def begin(self, limit: int) -> tuple[Any, Any]:
         """Of at most `limit` calls: (the part that begins, the rest); part None: not wanted."""
 
-    def call(self) -> Call:
+    def parts(self) -> Parts:
         """What must travel to run it."""
 
     def called(self) -> Definition | None:

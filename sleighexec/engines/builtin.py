@@ -180,7 +180,7 @@ class BuiltinEngine(Hosts):
         pass  # whatever there is
 
     def put(self, tasks: Sequence[Task]) -> None:
-        if not self._waiting and self._all_busy():
+        if self._all_busy():
             # Nobody to hand them to: no lock is needed to line them up, so that who submits does
             # not wait for who serves. We append, then look again; a worker that comes to wait
             # registers, then looks again (_ask); an end is announced, then looks.

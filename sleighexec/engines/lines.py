@@ -37,7 +37,8 @@ class Line:
         `others`: workers that wait for more. Nobody takes more than a fair share: these wait, and
         those that have a loan will come back for more.
         """
-        tasks, taken = self.tasks, deque[Task]()
+        tasks = self.tasks
+        taken: deque[Task] = deque()
         count = max(1, min(most, len(tasks) // (1 + others + self.lent))) if most > 1 else 1
         while tasks and most > 0:
             part, rest = tasks[0].begin(most)

@@ -10,7 +10,7 @@ from typing import Any
 from sleighexec import payload as pickling
 from sleighexec import records
 from sleighexec.messages import Payload, Report
-from sleighexec.task import MEMORY, OOM, PLAIN, TIMEOUT, Call, Loss, Sink, Task, is_deadly
+from sleighexec.task import MEMORY, OOM, PLAIN, TIMEOUT, Loss, Parts, Sink, Task, is_deadly
 
 log = logging.getLogger("sleighexec")
 output_log = logging.getLogger("sleighexec.output")
@@ -28,7 +28,10 @@ def deliver(done: list[Outcome]) -> None:
     """Rebuild outcomes and hand them over. Runs users' code, so without the lock."""
     for sink, index, flag, data, buffers in done:
         if flag == pickling.RUN:
-            sink.deliver_run(index, data)
+            if len(data) == 1:
+                sink.deliver(index, data[0], None)
+            else:
+                sink.deliver_run(index, data)
             continue
         value = error = None
         try:
@@ -84,43 +87,44 @@ def lose(
     return left, tell
 
 
-def lost_error(call: Call, losses: tuple[Loss, ...]) -> BaseException:
+def lost_error(parts: Parts, losses: tuple[Loss, ...]) -> BaseException:
     """The error of a call whose worker ended while it ran it, and those of earlier attempts."""
     from sleighexec import broken
 
+    definition, _, form, items, settings = parts
     last = losses[-1]
     history = tuple(
         f"worker {loss.rank} (pid {loss.pid}, host {loss.host}) {broken.how_it_ended(loss.status)}"
         for loss in losses[:-1]
     )
-    where = (call.definition.name, last.rank, last.pid, last.host)
+    where = (definition.name, last.rank, last.pid, last.host)
     if last.reason == TIMEOUT:
-        return broken.TaskTimeoutError(*where, call.settings.timeout or 0.0, last.stderr)
+        return broken.TaskTimeoutError(*where, settings.timeout or 0.0, last.stderr)
     kind = broken.WorkerOutOfMemory if last.reason in (MEMORY, OOM) else broken.WorkerLost
-    limit = call.settings.memory_limit if last.reason == MEMORY else None
+    limit = settings.memory_limit if last.reason == MEMORY else None
     return kind(
         *where,
         last.status,
         last.stderr,
         len(losses),
-        arguments=_clipped(call),
+        arguments=_clipped(form, items[0]),
         peak_memory=last.peak or None,
         history=history,
         output=last.printed.decode("utf-8", "ignore"),
         memory_limit=limit,
         reason=last.host_lost,
-        deadly=is_deadly(losses) and len(losses) <= call.settings.retries,
+        deadly=is_deadly(losses) and len(losses) <= settings.retries,
     )
 
 
-def _clipped(call: Call) -> str:
+def _clipped(form: int, item: Any) -> str:
     """The arguments of a call, as far as it is safe to look at them.
 
     Those that are pickled stay so: rebuilding them may be what the worker died of.
     """
-    if call.form == PLAIN:
-        return ", ".join(map(reprlib.repr, call.items[0]))
-    return f"{call.items[0].size_bytes} bytes pickled"
+    if form == PLAIN:
+        return ", ".join(map(reprlib.repr, item))
+    return f"{item.size_bytes} bytes pickled"
 
 
 def _remote_error(data: Any) -> BaseException:

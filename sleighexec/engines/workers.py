@@ -76,23 +76,21 @@ class WorkerLink:
             if size > BATCH_BYTES:
                 break
             sent += 1
-            call = task.call()
-            definition = call.definition
-            if definition is not last or call.needs:
-                news += known.news(definition, call.needs)
+            definition, needs, form, items, settings = task.parts()
+            if definition is not last or needs:
+                news += known.news(definition, needs)
                 last = definition
-            items = call.items
-            if call.form:
+            if form:
                 size += sum(payload.size_bytes for payload in items)
                 items = list(map(known.carry, items))
-            places = definition.places + places_of(call.needs) if call.needs else definition.places
-            limits = call.settings.limits
+            places = definition.places + places_of(needs) if needs else definition.places
+            limits = settings.limits
             if limits is not None:
                 limited.add(limits)
-            if (definition.key, call.form, places, limits) == kind:
+            if (definition.key, form, places, limits) == kind:
                 groups[-1][4].extend(items)
             else:
-                kind = definition.key, call.form, places, limits
+                kind = definition.key, form, places, limits
                 groups.append((*kind, list(items)))
         payload = pickling.pack((news, groups, [tuple(place) for place in grants]))
         if payload.buffers and payload.size_bytes > wire.MAX_FRAME:
@@ -116,7 +114,8 @@ class WorkerLink:
                     loans[0].tasks[0].printed(bytes(data))
                 continue
             while left and loans:
-                sink, index, count, complete = loans[0].tasks[0].advance(left)
+                tasks = loans[0].tasks
+                sink, index, count, complete = tasks[0].advance(left)
                 self.answered += count
                 part = data
                 if count < left:
@@ -126,7 +125,9 @@ class WorkerLink:
                 done.append((sink, index, flag, part, buffers))
                 left -= count
                 if complete:
-                    self.settle()
+                    tasks.popleft()
+                    if not tasks:
+                        self._end(loans[0])
         return done
 
     def lend(self, loan: Loan) -> None:

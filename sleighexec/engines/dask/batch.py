@@ -55,20 +55,18 @@ class Batch:
         groups: list[tuple[int, int, Any, Any, list[Any]]] = []
         kind: tuple[int, int, Any, Any] = (-1, -1, None, None)
         for task in self.tasks:
-            call = task.call()
-            definition, needs = call.definition, call.needs
+            definition, needs, form, items, settings = task.parts()
             for each in (*definition.needs, *needs):
                 needed[each.namespace, each.name] = each
             if definition.key:
                 needed[definition.key] = definition
-            items = call.items
-            if call.form:
+            if form:
                 items = [_carried(payload) for payload in items]
             places = definition.places + places_of(needs) if needs else definition.places
-            if (definition.key, call.form, places, call.settings.limits) == kind:
+            if (definition.key, form, places, settings.limits) == kind:
                 groups[-1][4].extend(items)
             else:
-                kind = definition.key, call.form, places, call.settings.limits
+                kind = definition.key, form, places, settings.limits
                 groups.append((*kind, list(items)))
         return groups, list(needed.values())
 

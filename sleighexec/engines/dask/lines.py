@@ -97,11 +97,11 @@ def _cut_off(
         if part is None:  # it was cancelled meanwhile
             continue
         tasks.append(part)
-        call = part.call()
-        count += len(call.items)
-        if call.form:
-            size += sum(payload.size_bytes for payload in call.items)
-        seconds += (each or pace.SECONDS) * len(call.items)
+        _, _, form, items, _ = part.parts()
+        count += len(items)
+        if form:
+            size += sum(payload.size_bytes for payload in items)
+        seconds += (each or pace.SECONDS) * len(items)
         if rest is not None or count >= pace.MOST:
             break
     return tasks, seconds, taken
