@@ -659,6 +659,8 @@ class BuiltinEngine(Hosts):
         for payload in message.values:
             self._answered(worker, payload)
         worker.stopped = True
+        if asked := self._waiting.pop(worker, None):
+            worker.connection.send(asked[0], Nothing())  # when it goes on, it asks again
         loans = list(worker.loans)
         counts = [sum(task.size() for task in loan.tasks) for loan in loans]
         worker.kept = worker.begun(message.begun, message.loan)
@@ -668,8 +670,6 @@ class BuiltinEngine(Hosts):
             if left > 0:
                 self._give_back(worker, loan, min(left, count))
             left -= count
-        if asked := self._waiting.pop(worker, None):
-            worker.connection.send(asked[0], Nothing())  # when it goes on, it asks again
         worker.connection.send(0, Revoked(worker.revoked, worker.kept, message.halt))
 
     def _state_of(self, worker: WorkerLink) -> str:
