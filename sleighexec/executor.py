@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -234,6 +235,7 @@ class SleighExecutor(EachCalls, Executor):
                 server[0].close()
             raise
         self._shut_down = False
+        self._ranks_stay = threading.RLock()  # held from counting the workers to giving each a call
         self._url: str | None = None
         # Nothing that runs may hold the executor: when nobody else does, it ends by itself.
         self._finalizer = weakref.finalize(self, self._engine.abandon)
@@ -414,13 +416,14 @@ class SleighExecutor(EachCalls, Executor):
             self.wait_for_workers(1, self._start_timeout)
         payload, needs = self._functions.dumps_call(((fn, *args), {}))
         item = constant(_fitting(payload))
-        futures = [
-            SleighFuture(engine, apply, needs, PICKLED, item, settings, group)
-            for _ in range(engine.max_workers)
-        ]
-        group.submitted(futures)
         prepared = (item, needs) if sticky else None
-        engine.put_each(futures, prepared)
+        with self._ranks_stay:
+            futures = [
+                SleighFuture(engine, apply, needs, PICKLED, item, settings, group)
+                for _ in range(engine.max_workers)
+            ]
+            group.submitted(futures)
+            engine.put_each(futures, prepared)
         if prepared is not None:
             unstick = _Unstick(engine, prepared)
             for future in futures:
@@ -710,7 +713,9 @@ class SleighExecutor(EachCalls, Executor):
             RuntimeError: After `shutdown`.
             PoolBrokenError: No worker can be had any more.
         """
-        self._engine.resize(checked_workers(checked_int("max_workers", max_workers, 1)))
+        count = checked_workers(checked_int("max_workers", max_workers, 1))
+        with self._ranks_stay:
+            self._engine.resize(count)
 
     def listen(self, bind: str = "127.0.0.1:0") -> str:
         """Let machines join this pool by themselves, by `sleighexec worker`; the URL for them.

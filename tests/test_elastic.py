@@ -279,6 +279,25 @@ def test_resizing_again_and_again_loses_no_call() -> None:
             thread.join()
 
 
+def test_no_rank_goes_while_each_worker_is_being_called(monkeypatch) -> None:
+    with SleighExecutor(4) as executor:
+        put_each = executor._engine.put_each
+        threads: list[threading.Thread] = []
+
+        def slowly(*args: Any) -> None:
+            threads.append(threading.Thread(target=executor.resize, args=(1,)))
+            threads[0].start()
+            threads[0].join(0.2)
+            put_each(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(executor._engine, "put_each", slowly)
+            assert executor.eachWorker(rank) == [0, 1, 2, 3]
+        threads[0].join(PATIENCE)
+        assert executor.worker_count == 1
+        assert executor.eachWorker(rank) == [0]
+
+
 # ------------------------------------------------------------------ idle workers
 
 
