@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -171,6 +172,23 @@ class Task(Protocol):
 
     def withdraw(self) -> None:
         """Cancel it if it has not begun. Runs callbacks."""
+
+
+def give_back(tasks: deque[Task], count: int) -> deque[Task]:
+    """The last calls of these tasks have not begun: take them out; they wait again, in order."""
+    back: deque[Task] = deque()
+    while count > 0 and tasks:
+        task = tasks.pop()
+        calls = task.size()
+        if calls <= count:
+            task.give_back()
+            back.appendleft(task)
+        else:
+            front, part = task.split(count)
+            tasks.append(front)
+            back.appendleft(part)
+        count -= calls
+    return back
 
 
 class WorkerInfo(NamedTuple):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from sleighexec.resources import Needs, satisfies
-from sleighexec.task import Task
+from sleighexec.task import Task, give_back
 
 Offer = Mapping[str, int]  # what a worker has
 Kind = tuple[int, Needs]  # the priority of tasks and what they need
@@ -68,19 +68,7 @@ class Loan:
 
     def give_back(self, count: int) -> None:
         """The last calls have not begun: they are first in line again."""
-        back: deque[Task] = deque()
-        while count > 0 and self.tasks:
-            task = self.tasks.pop()
-            calls = task.size()
-            if calls <= count:
-                task.give_back()
-                back.appendleft(task)
-            else:
-                left, cut = task.split(count)
-                self.tasks.append(left)
-                back.appendleft(cut)
-            count -= calls
-        self.line.put_first(back)
+        self.line.put_first(give_back(self.tasks, count))
 
 
 class Lines:

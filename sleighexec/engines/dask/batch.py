@@ -10,7 +10,7 @@ from sleighexec import payload as pickling
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.functions import GlobalValue, places_of
 from sleighexec.messages import Payload
-from sleighexec.task import Task
+from sleighexec.task import Task, give_back
 
 BIG = 1024 * 1024  # bytes from which something is scattered
 
@@ -110,19 +110,7 @@ class Batch:
 
     def give_back(self, count: int) -> list[Task]:
         """Its last `count` calls have not begun: the tasks to be put back, in their order."""
-        back: deque[Task] = deque()
-        while count > 0 and self.tasks:
-            task = self.tasks.pop()
-            size = task.size()
-            if size <= count:
-                task.give_back()
-                back.appendleft(task)
-            else:
-                front, part = task.split(count)
-                self.tasks.append(front)
-                back.appendleft(part)
-            count -= size
-        return list(back)
+        return list(give_back(self.tasks, count))
 
 
 def as_news(each: Any, data: Any = None) -> Item:
