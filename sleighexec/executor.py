@@ -25,7 +25,17 @@ from sleighexec.each import EachCalls
 from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
-from sleighexec.functions import Definition, FunctionTable, GlobalValue, constant, named
+from sleighexec.functions import (
+    PICKLED,
+    PLAIN,
+    SINGLE,
+    UNFILLED,
+    Definition,
+    FunctionTable,
+    GlobalValue,
+    constant,
+    named,
+)
 from sleighexec.future import Chunk, Group, SleighFuture
 from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, is_remote
 from sleighexec.mapping import MapJob, results
@@ -43,7 +53,7 @@ from sleighexec.options import (
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
 from sleighexec.resources import needs_of
-from sleighexec.task import PICKLED, PLAIN, UNFILLED, Settings, Task, WorkerInfo
+from sleighexec.task import Settings, Task, WorkerInfo
 from sleighexec.views import View
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
@@ -485,31 +495,35 @@ class SleighExecutor(EachCalls, Executor):
             # Somebody watches submit (a progress bar): let him see every call.
             return self._map_by_submit(fn, iterables, timeout, chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
-        rows = zip(*iterables)
-        return self._map(self._settings, self._meter(), fn, rows, deadline, chunksize, buffersize)
+        return self._map(
+            self._settings, self._meter(), fn, iterables, deadline, chunksize, buffersize
+        )
 
     def _map(
         self,
         settings: Settings,
         meter: Meter | None,
         fn: Any,
-        items: Iterator[tuple[Any, ...]],
+        iterables: tuple[Iterable[Any], ...],
         deadline: float | None,
         chunksize: int,
         buffersize: int | None,
     ) -> Iterator[Any]:
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
+        # One argument each: then no tuple is made for it, which would cost more than the rest.
+        single = len(iterables) == 1
+        items = iter(iterables[0]) if single else zip(*iterables)
         self._put(settings, ())  # raises what a submit would raise now
         fn = self._shared_if_big(fn)
         if self._max_pending is not None:
             most = max(self._max_pending // chunksize, 1)
             buffersize = most if buffersize is None else min(buffersize, most)
         if buffersize is None:
-            job = self._job(settings, meter, fn, list(items), chunksize)
+            job = self._job(settings, meter, fn, list(items), chunksize, single=single)
             return results(job, None, deadline)
         first = list(itertools.islice(items, buffersize * chunksize))
-        job = self._job(settings, meter, fn, first, chunksize, lazy=True)
+        job = self._job(settings, meter, fn, first, chunksize, single=single, lazy=True)
         feed = _feed(weakref.ref(self), job, items, chunksize)
         return results(job, feed, deadline)
 
@@ -518,48 +532,52 @@ class SleighExecutor(EachCalls, Executor):
         settings: Settings,
         meter: Meter | None,
         fn: Any,
-        rows: list[Any],
+        items: list[Any],
         chunksize: int,
         *,
+        single: bool,
         lazy: bool = False,
     ) -> MapJob:
         definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
         apply_to = None if definition is not None else fn
-        plain = (
-            definition is not None
-            and not lazy
-            and pickling.SIMPLE.issuperset(map(type, itertools.chain.from_iterable(rows)))
-        )
-        form = PLAIN if plain else PICKLED
+        values = items if single else itertools.chain.from_iterable(items)
+        form = PICKLED
+        if definition is not None and not lazy and _SIMPLE.issuperset(map(type, values)):
+            form = SINGLE if single else PLAIN
         known = definition or self._functions.apply_as(fn)
-        job = MapJob(self._engine, known, (), form, settings, chunksize, apply_to, meter)
-        self._add(job, rows)
+        job = MapJob(self._engine, known, (), form, settings, chunksize, single, apply_to, meter)
+        self._add(job, items)
         if meter is not None and not lazy:
             meter.expect(0, last=True)
         return job
 
-    def _add(self, job: MapJob, rows: list[Any]) -> None:
-        """Put more items into a job and its span into the space."""
-        if not rows:
+    def _add(self, job: MapJob, items: list[Any]) -> None:
+        """Put more items into a job and its span into line."""
+        if not items:
             return
         if job.meter is not None:
-            job.meter.expect(len(rows))
+            job.meter.expect(len(items))
         if job.form == PICKLED:
-            needs = dict.fromkeys(job.needs)
-            items = []
-            for row in rows:
-                arguments = row if job.apply_to is None else (job.apply_to, *row)
-                payload, new = self._functions.dumps_call((arguments, {}))
-                needs.update(dict.fromkeys(new))
-                items.append(self._fit(payload))
-            job.needs = tuple(needs)
-        else:
-            items = rows
+            items = self._pickled(job, items)
         if self._max_pending is None:
             self._put(job.settings, (job.add(items),))
         else:  # each chunk counts
             starts = range(0, len(items), job.chunk)
             self._put(job.settings, [job.add(items[i : i + job.chunk]) for i in starts])
+
+    def _pickled(self, job: MapJob, items: list[Any]) -> list[Payload]:
+        """The arguments of these calls as they travel; what they need, the job does."""
+        needs = dict.fromkeys(job.needs)
+        payloads = []
+        for item in items:
+            arguments = (item,) if job.single else item
+            if job.apply_to is not None:
+                arguments = job.apply_to, *arguments
+            payload, new = self._functions.dumps_call((arguments, {}))
+            needs.update(dict.fromkeys(new))
+            payloads.append(self._fit(payload))
+        job.needs = tuple(needs)
+        return payloads
 
     def _map_by_submit(
         self,
@@ -845,15 +863,13 @@ class _Unstick:
             self._engine.unstick(self._prepared)
 
 
-def _feed(
-    executor: Any, job: MapJob, items: Iterator[tuple[Any, ...]], chunksize: int
-) -> Iterator[bool]:
+def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> Iterator[bool]:
     """Each step puts one more chunk of a lazy map into its job."""
-    while rows := list(itertools.islice(items, chunksize)):
+    while chunk := list(itertools.islice(items, chunksize)):
         alive = executor()
         if alive is None:
             raise RuntimeError("cannot schedule new futures: the executor is gone")
-        alive._add(job, rows)
+        alive._add(job, chunk)
         del alive
         yield True
 

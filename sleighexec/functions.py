@@ -30,6 +30,10 @@ MAX_NAMES = 1000  # of functions that travel with their calls; more have no name
 BIG = 1024 * 1024  # bytes from which what all calls of an eachElem have is sent once to a worker
 KEPT = 1024  # functions whose definition is remembered; more are pickled again when used again
 
+# The form in which the arguments of a call travel: a tuple of simple values; the only one of them;
+# a Payload of (args, kwargs); and while they are not all there yet.
+PLAIN, SINGLE, PICKLED, UNFILLED = 0, 1, 2, 3
+
 # Builtins of every worker; what the client has under these names stays there.
 CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws")
 
@@ -393,6 +397,11 @@ class Learned:
                 sys.path[:] = value
             else:
                 pickling.namespace(place[0])[detail] = value
+
+    def ready(self, key: int) -> Any:
+        """The function with this key, if it was rebuilt already."""
+        function = self._functions[key]
+        return None if type(function) is _Unread else function
 
     def function(self, key: int) -> Any:
         """The function with this key.

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
-from sleighexec.functions import Definition, GlobalValue
-from sleighexec.task import BATCH_BYTES, PICKLED, Loss, Parts, Settings, may_try_again
+from sleighexec.functions import PICKLED, Definition, GlobalValue
+from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
@@ -58,13 +58,18 @@ class MapJob:
         form: int,
         settings: Settings,
         chunk: int = 1,
+        single: bool = False,
         apply_to: Any = None,
         meter: Meter | None = None,
     ) -> None:
-        """`chunk` above 1 fixes how many items travel together; `apply_to` travels with each."""
+        """`chunk` above 1 fixes how many items travel together; `apply_to` travels with each.
+
+        `single`: each item is the only argument, not a tuple of all.
+        """
         self.meter = meter
         self.engine, self.definition, self.needs, self.form = engine, definition, needs, form
-        self.settings, self.chunk, self.apply_to = settings, chunk, apply_to
+        self.settings, self.chunk = settings, chunk
+        self.single, self.apply_to = single, apply_to
         self.items: list[Any] = []
         self.results: list[Any] = []
         self.losses: dict[int, tuple[Loss, ...]] = {}  # item -> workers that it has cost

@@ -12,8 +12,6 @@ from sleighexec.resources import Needs
 TIMEOUT, MEMORY, KILLED, OOM = "timeout", "memory", "killed", "oom"  # why a worker was ended
 MAX_KILLED = 2  # workers that one call may cost
 MAX_EXCUSED = 2  # that may end under it for no fault of its; then it takes longer than they have
-UNFILLED = 2  # the form of arguments that are not all there yet
-PLAIN, PICKLED = 0, 1  # arguments as a tuple of simple values; or as a Payload of (args, kwargs)
 BATCH_BYTES = 1024 * 1024  # of pickled arguments after which a batch takes no further call
 
 

@@ -45,9 +45,8 @@ class View(EachCalls, Executor):
         buffersize: int | None = None,
     ) -> Iterator[T]:
         deadline = None if timeout is None else time.monotonic() + timeout
-        items = zip(*iterables)
         return self._executor._map(
-            self._settings, self._meter(), fn, items, deadline, chunksize, buffersize
+            self._settings, self._meter(), fn, iterables, deadline, chunksize, buffersize
         )
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:

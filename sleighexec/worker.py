@@ -38,7 +38,7 @@ from sleighexec.context import WorkerContext
 from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError
 from sleighexec.failures import arguments, explain, failure_of
-from sleighexec.functions import CLASSIC_NAMES, Learned, apply
+from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, SINGLE, Learned, apply
 from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, ROOM, SHELL, Journal, Records
 from sleighexec.messages import (
     Ask,
@@ -297,7 +297,7 @@ class Worker:
         while self._news:
             self._learned.learn(self._news.popleft())
         for key, form, places, limits, items in groups if batch.loan > self._revoked.loan else ():
-            if form and self._learned.constants is not None:
+            if form == PICKLED and self._learned.constants is not None:
                 for head, buffers in items:
                     self._learned.await_constants(head, buffers)
             self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
@@ -313,16 +313,15 @@ class Worker:
         self._running = False
 
     def _run_group(self, group: _Group) -> None:
-        """Run calls of one function."""
-        pop, form, places = group.items.popleft, group.form, group.places
+        """Run calls of one function. The straight path of a call: what can be, is done before."""
+        pop, form, limits = group.items.popleft, group.form, group.limits
         straight, dumps, version = self._straight, marshal.dumps, pickling.EVERYWHERE
-        words, write, failed = self._words, self._journal.write, self._learned.failed
-        limits, limit = group.limits, LIMITS.pack_into
+        words, write, usual = self._words, self._journal.write, pickling.RUN
         halt, number = self._halt, self._finished
         words[LOAN] = group.loan
-        function: Any = None
+        function = self._learned.ready(group.key)
+        careful = function is None or limits is not None or bool(self._learned.failed)
         data: bytes | None
-        whole = self._learned.payload
         end = self._open_run(number + 1)
         while True:
             try:
@@ -337,42 +336,59 @@ class Worker:
                     break
                 halt = self._halt
             try:
-                if failed:
-                    self._learned.check(places)
-                if function is None:
-                    function = self._learned.function(group.key)
-                if limits is not None:  # from here on: loading its module does not count
-                    limit(self._journal, SHELL.size, _deadline(limits[0]), limits[1])
-                if form:
-                    item = arguments(item, whole)
-                    result = function(*item[0], **item[1])
-                else:
+                if careful:
+                    function = self._careful_begin(group)
+                if form == SINGLE:
+                    result = function(item)
+                elif form == PLAIN:
                     result = function(*item)
+                else:
+                    item = arguments(item, self._learned.payload)
+                    result = function(*item[0], **item[1])
                 if type(result) in straight:
-                    data = dumps(result, version)
+                    data, flag = dumps(result, version), usual
                     try:
                         words[END] = end = end + write(data)
                     except ValueError:  # so much room is not left
                         end = self._make_room(number, data)
-                    flag = pickling.RUN
                 else:
                     self._finished = number - 1
-                    flag, record = self._pickled(result)
+                    flag, data = self._pickled(result)
             except BaseException as error:  # SystemExit too belongs to the task, not to us
                 self._finished = number - 1
-                flag, record = pickling.BAD, self._failure(error)
+                flag, data = pickling.BAD, self._failure(error)
                 if not _can_open():
                     # No further call could open a file here: they are all for a new worker.
                     self._left = 0
                     self._drop_lined_up()
-            if flag != pickling.RUN:
-                self._write_record(flag, record)
+            if flag != usual:
+                self._write_record(flag, data)
                 end = self._open_run(number + 1)
-            if limits is not None:
-                limit(self._journal, SHELL.size, 0.0, 0)
+            if careful:
+                careful = self._careful_end(group)
             # The result is safe; only now what the call held may go, since that may crash too.
-            item = result = data = record = None
+            item = result = None
         self._finished = number
+
+    def _careful_begin(self, group: _Group) -> Any:
+        """The function, for a call that has limits or may lack something; the limits hold now.
+
+        Raises:
+            BaseException: What unpickling the function, or a global that it needs, raised.
+        """
+        self._learned.check(group.places)
+        function = self._learned.function(group.key)
+        if group.limits is not None:  # from here on: loading its module does not count
+            seconds, size = group.limits
+            LIMITS.pack_into(self._journal, SHELL.size, _deadline(seconds), size)
+        return function
+
+    def _careful_end(self, group: _Group) -> bool:
+        """Such a call has ended; whether the next one is to begin in that way, too."""
+        if group.limits is not None:
+            LIMITS.pack_into(self._journal, SHELL.size, 0.0, 0)
+        missing = self._learned.failed or self._learned.ready(group.key) is None
+        return group.limits is not None or bool(missing)
 
     def _is_ours(self, group: _Group, number: int) -> bool:
         """We stood still, and what had not begun went to others: whether this call is ours yet.

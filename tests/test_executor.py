@@ -29,8 +29,8 @@ import numpy
 import pytest
 
 from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors
+from sleighexec.functions import PLAIN
 from sleighexec.mapping import MapJob
-from sleighexec.task import PLAIN
 from tests.conftest import wait_for, wait_for_file
 
 PATIENCE = 20

@@ -9,8 +9,9 @@ from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec import records
+from sleighexec.functions import PICKLED, SINGLE
 from sleighexec.messages import Payload, Report
-from sleighexec.task import MEMORY, OOM, PLAIN, TIMEOUT, Loss, Parts, Sink, Task, is_deadly
+from sleighexec.task import MEMORY, OOM, TIMEOUT, Loss, Parts, Sink, Task, is_deadly
 
 log = logging.getLogger("sleighexec")
 output_log = logging.getLogger("sleighexec.output")
@@ -122,9 +123,9 @@ def _clipped(form: int, item: Any) -> str:
 
     Those that are pickled stay so: rebuilding them may be what the worker died of.
     """
-    if form == PLAIN:
-        return ", ".join(map(reprlib.repr, item))
-    return f"{item.size_bytes} bytes pickled"
+    if form == PICKLED:
+        return f"{item.size_bytes} bytes pickled"
+    return ", ".join(map(reprlib.repr, (item,) if form == SINGLE else item))
 
 
 def _remote_error(data: Any) -> BaseException:

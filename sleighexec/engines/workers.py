@@ -16,7 +16,7 @@ from sleighexec.connections import Connection
 from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.functions import FunctionTable, Known, places_of
+from sleighexec.functions import PICKLED, FunctionTable, Known, places_of
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Task
 
@@ -80,7 +80,7 @@ class WorkerLink:
             if definition is not last or needs:
                 news += known.news(definition, needs)
                 last = definition
-            if form:
+            if form == PICKLED:
                 size += sum(payload.size_bytes for payload in items)
                 items = list(map(known.carry, items))
             places = definition.places + places_of(needs) if needs else definition.places

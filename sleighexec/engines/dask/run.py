@@ -24,7 +24,7 @@ from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.reach import Reach
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.failures import arguments, failure_of
-from sleighexec.functions import CLASSIC_NAMES, Learned, apply
+from sleighexec.functions import CLASSIC_NAMES, PLAIN, SINGLE, Learned, apply
 from sleighexec.messages import Payload
 
 LONG = 0.05  # seconds: behind a call that runs so long nothing waits in its batch
@@ -219,12 +219,14 @@ class Run:
                         function = self.learned.function(key)
                     if limits is not None:
                         self._limit(written, limits)
-                    if form:
+                    if form == SINGLE:
+                        result = function(item)
+                    elif form == PLAIN:
+                        result = function(*item)
+                    else:
                         args, kwargs = arguments(item)
                         result = function(*args, **kwargs)
                         args = kwargs = None
-                    else:
-                        result = function(*item)
                     if type(result) in pickling.SIMPLE:
                         flag, data = pickling.RUN, pickling.dump_simple(result)
                     else:
