@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from sleighexec.hints import TYPE_CHECKING
 from sleighexec.version import __version__ as __version__
 
 if TYPE_CHECKING:

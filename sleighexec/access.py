@@ -11,7 +11,6 @@ import contextlib
 import math
 import unicodedata
 import weakref
-from typing import Any, Protocol
 
 from sleighexec import payload as pickling
 from sleighexec.errors import (
@@ -28,6 +27,7 @@ from sleighexec.errors import (
     WorkspaceFullError,
 )
 from sleighexec.files import write_all
+from sleighexec.hints import Any, Protocol
 from sleighexec.limits import MAX_NAME
 from sleighexec.messages import (
     Failed,

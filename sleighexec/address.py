@@ -19,10 +19,10 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from sleighexec.errors import AuthenticationError, ConnectError
+from sleighexec.hints import Any
 from sleighexec.messages import DEFAULT_PORT
 from sleighexec.session import ROLE_NAMES, Handshake, role_key
 

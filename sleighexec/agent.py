@@ -24,12 +24,12 @@ import socket
 import sys
 import time
 from collections import deque
-from typing import Any, NoReturn
 
 from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.child import Child, kill_group, oom_kills
 from sleighexec.depot import Depot
+from sleighexec.hints import Any, NoReturn
 from sleighexec.journal import Journal
 from sleighexec.messages import (
     Attach,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Iterable
-from typing import Any
 
 from sleighexec.client import ONE_WAY, SocketConnection
+from sleighexec.hints import Any
 from sleighexec.messages import Accept, Lease, Leased, Offer, Release
 from sleighexec.segments import Place, Shelf, reachable, unpack
 

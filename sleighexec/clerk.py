@@ -8,11 +8,11 @@ Used under the server's lock.
 from __future__ import annotations
 
 import time
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from sleighexec.client import ONE_WAY
 from sleighexec.connections import Connection
+from sleighexec.hints import Any
 from sleighexec.ledger import Ledger
 from sleighexec.messages import (
     FORGOTTEN,

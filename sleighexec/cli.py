@@ -8,11 +8,11 @@ import json
 import signal
 import sys
 import threading
-from typing import Any
 
 from sleighexec import __version__
 from sleighexec.access import ask
 from sleighexec.errors import SleighError
+from sleighexec.hints import Any
 from sleighexec.messages import Status, Values
 from sleighexec.session import MONITOR
 from sleighexec.standalone import WorkspaceServer

@@ -17,10 +17,10 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from sleighexec import wire
 from sleighexec.errors import ConnectionLostError, OperationUnknownError, ProtocolError
+from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.messages import (
     FORGOTTEN,
     Abandon,

@@ -10,10 +10,10 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from sleighexec import wire
 from sleighexec.errors import ProtocolError
+from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.limits import PIECE_BYTES, Limits
 from sleighexec.messages import (
     Accept,

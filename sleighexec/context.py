@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+
+from sleighexec.hints import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sleighexec.resources import Slots

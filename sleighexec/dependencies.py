@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from sleighexec.errors import DependencyError
 from sleighexec.functions import Filled, FunctionTable
 from sleighexec.future import SleighFuture
+from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.messages import Payload
 
 if TYPE_CHECKING:

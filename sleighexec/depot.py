@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sleighexec import wire
+from sleighexec.hints import Any
 from sleighexec.messages import Forget, Keep, Kept, Payload
 from sleighexec.segments import Place, Pool, Shelf, place_of, spread
 

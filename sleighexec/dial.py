@@ -7,12 +7,12 @@ import time
 import weakref
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from sleighexec.address import TCP, TLS, UNIX, Address, find, remember, run_directory
 from sleighexec.client import SocketConnection
 from sleighexec.errors import ConnectError, ProtocolError
+from sleighexec.hints import Any
 from sleighexec.messages import DEFAULT_PORT, Offer
 from sleighexec.session import CLIENT, MONITOR
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleighexec import elements, scripting
 from sleighexec.elements import NO_ARGUMENTS, NO_ELEMENTS
 from sleighexec.errors import IllegalValueError
 from sleighexec.future import Group
+from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
 from sleighexec.pending import Policy, ResultIterator, Row, SleighPending
 
 if TYPE_CHECKING:

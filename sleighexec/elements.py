@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from sleighexec.errors import IllegalValueError
+from sleighexec.hints import Any
 
 Row = tuple[Any, ...]
 NO_ELEMENTS: Any = [[]]  # what eachElem takes if it is given nothing: one column without items

@@ -36,7 +36,8 @@ Facts are attributes and go through `super().__init__`, so that pickle can rebui
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING
+
+from sleighexec.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sleighexec.broken import (

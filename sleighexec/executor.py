@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleighexec import payload as pickling
 from sleighexec.dependencies import Dependent, Gaps, Unfilled, any_future, not_pickled
@@ -37,6 +36,7 @@ from sleighexec.functions import (
     named,
 )
 from sleighexec.future import Chunk, Group, SleighFuture
+from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
 from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, is_remote
 from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
@@ -53,7 +53,7 @@ from sleighexec.options import (
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
 from sleighexec.resources import needs_of
-from sleighexec.task import Settings, Task, WorkerInfo
+from sleighexec.task import Settings, Task
 from sleighexec.views import View
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from sleighexec.address import Address
     from sleighexec.progress import MakeDisplay, Meter
     from sleighexec.repeats import Repeats
+    from sleighexec.workerinfo import WorkerInfo
 
 T = TypeVar("T")
 

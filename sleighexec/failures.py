@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec.errors import RemoteError
+from sleighexec.hints import Any
 from sleighexec.messages import Payload
 
 REMEDY = (

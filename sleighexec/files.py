@@ -6,7 +6,8 @@ A file may be raw and give or take less than it was asked to; nothing here needs
 from __future__ import annotations
 
 import io
-from typing import Any
+
+from sleighexec.hints import Any
 
 Bytes = bytes | bytearray | memoryview
 

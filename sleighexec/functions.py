@@ -20,9 +20,9 @@ import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from sleighexec import payload as pickling
+from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.payload import SHARED
 

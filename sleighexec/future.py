@@ -19,11 +19,11 @@ from concurrent.futures._base import (
     PENDING,
     RUNNING,
 )
-from typing import TYPE_CHECKING, Any, Protocol
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError
 from sleighexec.functions import Definition, GlobalValue
+from sleighexec.hints import TYPE_CHECKING, Any, Protocol
 from sleighexec.task import Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Any
 
 from sleighexec import wire
 from sleighexec.errors import ConnectionLostError, OperationUnknownError
+from sleighexec.hints import Any
 from sleighexec.messages import FORGOTTEN, Abandon, Fetch, Reply, Request, Values
 from sleighexec.server import Server
 

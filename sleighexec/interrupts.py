@@ -12,7 +12,8 @@ import signal
 import threading
 from collections.abc import Callable
 from threading import get_ident
-from typing import Any, TypeVar
+
+from sleighexec.hints import Any, TypeVar
 
 T = TypeVar("T")
 W = TypeVar("W")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
 
 from sleighexec.errors import ConnectError
+from sleighexec.hints import Any
 
 LENGTH = struct.Struct("!I")
 MOST = 64 * 1024  # bytes

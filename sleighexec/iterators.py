@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from sleighexec.access import Access
 from sleighexec.errors import DeletedError, NoSuchWorkspaceError
 from sleighexec.files import check_binary
+from sleighexec.hints import Any
 from sleighexec.messages import Fetch, Find, Values
 
 _START = (0, -1)  # of no certain variable yet, none seen

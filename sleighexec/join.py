@@ -15,12 +15,12 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from sleighexec import agent, introduction
 from sleighexec.address import TLS, Address, find, parse
 from sleighexec.dial import reach
 from sleighexec.errors import ConnectError
+from sleighexec.hints import Any
 from sleighexec.importer import MINOR
 from sleighexec.outpost import agent_status, fork_agent
 from sleighexec.pump import Pump

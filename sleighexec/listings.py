@@ -6,7 +6,8 @@ The names of the columns are the indices of the tuples.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+
+from sleighexec.hints import Any
 
 STRING, DICT = "string", "dict"  # formats
 WS_NAME, WS_MINE, WS_OWNER, WS_PERSISTENT, WS_NUMVARS, WS_VARLIST = range(6)

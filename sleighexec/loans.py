@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
 
 from sleighexec.access import Access
+from sleighexec.hints import Any
 from sleighexec.messages import Values
 
 

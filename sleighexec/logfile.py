@@ -15,9 +15,9 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from sleighexec.errors import DamagedStoreError
+from sleighexec.hints import Any, BinaryIO
 
 MAGIC = b"sleighexec log 1\n"
 SIZES = struct.Struct("!QI")  # bytes of data, their checksum

@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError
-from typing import TYPE_CHECKING, Any
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
 from sleighexec.functions import PICKLED, Definition, GlobalValue
+from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:

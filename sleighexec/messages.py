@@ -7,7 +7,8 @@ are named by the number that `Opened` gave: a workspace that was deleted and mad
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from sleighexec.hints import Any
 
 FIFO, LIFO, MULTI, SINGLE = "fifo", "lifo", "multi", "single"
 UNKNOWN = "unknown"  # the mode of a variable that was only read so far

@@ -10,10 +10,10 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, TextIO
 
 from sleighexec.access import ask
 from sleighexec.dial import connect
+from sleighexec.hints import Any, TextIO
 from sleighexec.messages import Status, Values
 from sleighexec.session import MONITOR
 

@@ -7,8 +7,8 @@ import faulthandler
 import os
 import signal
 import socket
-from typing import Any
 
+from sleighexec.hints import Any
 from sleighexec.journal import Journal
 from sleighexec.resources import visible
 from sleighexec.segments import reachable

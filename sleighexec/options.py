@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from sleighexec.errors import UnsupportedOptionError
+from sleighexec.hints import Any
 from sleighexec.launchers.base import Launcher
 from sleighexec.resources import Needs
 from sleighexec.task import Settings

@@ -17,7 +17,8 @@ import sys
 import threading
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
-from typing import Any, TextIO
+
+from sleighexec.hints import Any, TextIO
 
 KEPT_LINES = 1000  # that output@RANK holds: the oldest go
 KEPT_TEXT = 64 * 1024  # bytes of what a call printed: the oldest go

@@ -24,9 +24,9 @@ import sys
 import types
 from collections import ChainMap
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
 
 from sleighexec.errors import RemoteError
+from sleighexec.hints import TYPE_CHECKING, Any, ClassVar
 from sleighexec.messages import BYTES, TEXT, Payload
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
-from typing import TYPE_CHECKING, Any, overload
 
 from sleighexec.errors import ForkedProcessError, IllegalValueError, UnsupportedOptionError
 from sleighexec.future import Group, SleighFuture
+from sleighexec.hints import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine

@@ -9,8 +9,8 @@ The levels of a worker's loggers are the caller's, as they were when it started.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
+from sleighexec.hints import Any
 from sleighexec.output import Outbox
 
 LOST = ("args", "exc_info", "msg")  # of a record: they may hold anything

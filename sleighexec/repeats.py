@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import Any
 
+from sleighexec.hints import Any
 from sleighexec.messages import Payload
 
 LEAST = 1024 * 1024  # bytes of a buffer that is worth it

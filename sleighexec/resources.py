@@ -9,7 +9,8 @@ three makers go by.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from sleighexec.hints import Any
 
 Needs = tuple[tuple[str, int], ...]  # sorted by name; empty: nothing
 Slots = dict[str, list[int]]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 from sleighexec.connections import Connection, Handler
 from sleighexec.errors import AuthenticationError
+from sleighexec.hints import Any
 from sleighexec.messages import DeleteWorkspace, Failed, Payload, Status, Values
 from sleighexec.session import CLIENT, MONITOR, ROLE_NAMES, WORKER
 

@@ -11,10 +11,10 @@ import os
 import textwrap
 from functools import lru_cache
 from types import CodeType
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec.errors import IllegalValueError
+from sleighexec.hints import Any
 
 MAIN = (0, "__main__")  # the key of the caller's main module
 FILE = "<SleighEval>"

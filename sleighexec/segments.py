@@ -28,9 +28,10 @@ import os
 import struct
 import sys
 import weakref
-from collections import deque
+from collections import deque, namedtuple
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+
+from sleighexec.hints import Any
 
 LEAST = 64 * 1024  # bytes of a buffer that is worth it
 LIMIT = 1024**3  # bytes of all segments of a pool; what does not fit goes through sockets
@@ -45,7 +46,7 @@ _PLACE = struct.Struct("!QIQBQQ")
 EXCLUSIVE, CONSTANT = 0, 1  # one user, which may write; or any number, which may not
 
 
-class Place(NamedTuple):
+class Place(namedtuple("Place", "number descriptor inode kind capacity size")):
     """Where a buffer lies: all that a user needs to find it.
 
     Attributes:
@@ -57,12 +58,7 @@ class Place(NamedTuple):
         size: Bytes of the buffer, from its beginning.
     """
 
-    number: int
-    descriptor: int
-    inode: int
-    kind: int
-    capacity: int
-    size: int
+    __slots__ = ()
 
     def pack(self) -> bytes:
         return _PLACE.pack(*self)

@@ -28,10 +28,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sleighexec.connections import Connection, Handler
 from sleighexec.errors import AuthenticationError, ProtocolError
+from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.interrupts import QuietLock
 from sleighexec.limits import Limits
 from sleighexec.messages import Request
@@ -51,7 +51,7 @@ LOG_PAUSE = 60.0  # seconds between two log lines about those whom we cut off
 log = logging.getLogger("sleighexec")
 
 
-class Door(NamedTuple):
+class Door:
     """A socket that listens.
 
     Attributes:
@@ -60,12 +60,17 @@ class Door(NamedTuple):
         context: For TLS; None: without.
     """
 
-    socket: socket.socket
-    key: bytes
-    binding: bytes
-    limits: Limits
-    admit: Callable[[Connection, int], None]
-    context: ssl.SSLContext | None
+    def __init__(
+        self,
+        sock: socket.socket,
+        key: bytes,
+        binding: bytes,
+        limits: Limits,
+        admit: Callable[[Connection, int], None],
+        context: ssl.SSLContext | None,
+    ) -> None:
+        self.socket, self.key, self.binding = sock, key, binding
+        self.limits, self.admit, self.context = limits, admit, context
 
 
 class Server:

@@ -10,9 +10,9 @@ import os
 import time
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
-from typing import Any
 
 from sleighexec.errors import ConnectionLostError
+from sleighexec.hints import Any
 from sleighexec.importer import Importer, Source
 from sleighexec.messages import Failed, Need, Reply, Values
 

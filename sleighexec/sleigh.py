@@ -16,11 +16,11 @@ import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError
 from functools import partial
-from typing import Any
 
 from sleighexec.errors import IllegalValueError, SleighError, UnsupportedOptionError
 from sleighexec.executor import SleighExecutor
-from sleighexec.launchers.base import RemoteLauncher
+from sleighexec.hints import Any
+from sleighexec.launchers.base import is_remote
 from sleighexec.launchers.command import AGENT, Command
 from sleighexec.launchers.local import Local
 from sleighexec.messages import DEFAULT_PORT
@@ -179,7 +179,7 @@ class Sleigh(SleighExecutor):
         self._closed_group = False
         given = self.settings["workingDir"]
         directory = given or os.getcwd()
-        remote = launchers is None or isinstance(launchers[0], RemoteLauncher)
+        remote = launchers is None or is_remote(launchers[0])
         if not remote and not os.path.isdir(directory):
             raise IllegalValueError(f"workingDir is not a folder: {directory!r}")
         host = self.settings["nwsHost"]

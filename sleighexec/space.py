@@ -23,8 +23,8 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from sleighexec.hints import TYPE_CHECKING
 from sleighexec.messages import (
     FIFO,
     LIFO,

@@ -13,7 +13,6 @@ import resource
 import socket
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from sleighexec.address import (
     LOOPBACK,
@@ -25,6 +24,7 @@ from sleighexec.address import (
     save,
 )
 from sleighexec.clerk import Clerk
+from sleighexec.hints import Any
 from sleighexec.limits import Account, Limits
 from sleighexec.messages import DEFAULT_PORT
 from sleighexec.roles import admit_by_role

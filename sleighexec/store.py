@@ -16,10 +16,10 @@ import logging
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from sleighexec import wire
 from sleighexec.errors import DamagedStoreError, ProtocolError, WorkspaceFullError
+from sleighexec.hints import Any
 from sleighexec.logfile import LogFile
 from sleighexec.messages import (
     UNKNOWN,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
 
 from sleighexec.functions import Definition, GlobalValue
+from sleighexec.hints import Any, Protocol
 from sleighexec.resources import Needs
 
 TIMEOUT, MEMORY, KILLED, OOM = "timeout", "memory", "killed", "oom"  # why a worker was ended
@@ -187,26 +187,3 @@ def give_back(tasks: deque[Task], count: int) -> deque[Task]:
             back.appendleft(part)
         count -= calls
     return back
-
-
-class WorkerInfo(NamedTuple):
-    """A worker as its executor sees it.
-
-    Attributes:
-        rank: Its number in the pool; a replacement has the same.
-        pid: Process id, None while it starts.
-        host: Where it runs.
-        state: "starting", "idle" or "busy"; "stopped" if it has been standing still (SIGSTOP) for
-            five seconds.
-        finished: Calls it has finished.
-        system: Of its machine, as `os.name` has it; empty while it starts.
-        python: The version of its interpreter; empty while it starts.
-    """
-
-    rank: int
-    pid: int | None
-    host: str
-    state: str
-    finished: int
-    system: str = ""
-    python: str = ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, Any
 
 from sleighexec.errors import NoSuchVariableError
+from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.messages import FIFO
 
 if TYPE_CHECKING:

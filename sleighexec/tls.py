@@ -17,9 +17,9 @@ import ssl
 import tempfile
 import threading
 import time
-from typing import Any
 
 from sleighexec.errors import AuthenticationError
+from sleighexec.hints import Any
 
 SILENCE = 5  # seconds without a sign from the other machine's kernel after which it is gone
 DAYS = 3650  # of a certificate, which nobody goes by: it is new with each server

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleighexec.each import EachCalls, Pending
 from sleighexec.elements import Row
 from sleighexec.future import Group, SleighFuture
+from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
 from sleighexec.pending import Policy, SleighPending
 from sleighexec.task import Settings
 

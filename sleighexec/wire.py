@@ -19,17 +19,16 @@ bytes received, not with those announced.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import mmap
 import struct
 from collections.abc import Callable
 from functools import lru_cache
 from operator import attrgetter, itemgetter
-from typing import Any
 
 from sleighexec import messages as m
 from sleighexec.errors import ProtocolError
+from sleighexec.hints import Any
 from sleighexec.messages import PICKLE, Payload
 
 HEADER = struct.Struct("!BBHIQQQ")
@@ -200,6 +199,8 @@ _KINDS = (PICKLE, m.TEXT, m.BYTES)
 @lru_cache(maxsize=1024)
 def _head(code: int, rest: tuple[Any, ...]) -> bytes:
     """`code`: 1, 1.0 and True are equal, but only one of them may stand in a field."""
+    import json  # no frame of the straight path needs it
+
     return json.dumps(rest, separators=(",", ":")).encode()
 
 
@@ -210,6 +211,8 @@ def _short_head(code: int, head: bytes) -> tuple[Any, ...]:
 
 def _parsed(code: int, head: bytes) -> tuple[Any, ...]:
     """The fields in a head, each of the type that it must have."""
+    import json
+
     try:
         rest = _tuples(json.loads(head))
     except (ValueError, RecursionError) as error:
@@ -274,7 +277,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         try:
             head = _head(form.code, rest)
         except TypeError:  # a list in it: not worth remembering
-            head = json.dumps(rest, separators=(",", ":")).encode()
+            head = _head.__wrapped__(form.code, rest)
     x, y = form.numbers_of(message)
     sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
     total = sum(sizes)

@@ -27,7 +27,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
 
 from sleighexec import context, wire
 from sleighexec import payload as pickling
@@ -39,6 +38,7 @@ from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError
 from sleighexec.failures import arguments, explain, failure_of
 from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, SINGLE, Learned, apply
+from sleighexec.hints import TYPE_CHECKING, Any, cast
 from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, ROOM, SHELL, Journal, Records
 from sleighexec.messages import (
     Ask,

@@ -12,11 +12,11 @@ import functools
 import operator
 import os
 from collections.abc import Iterable
-from typing import Any
 
 from sleighexec.access import Access, Connection, ask, checked, embedded, seconds
 from sleighexec.errors import OperationUnknownError, WorkspaceError
 from sleighexec.files import check_binary, read_up_to
+from sleighexec.hints import Any
 from sleighexec.iterators import ValueIterator
 from sleighexec.listings import (
     DICT,

@@ -13,6 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 LADDER = [
     "version",
+    "hints",
     "importer",
     "errors",
     "broken",
@@ -31,6 +32,7 @@ LADDER = [
     "functions",
     "scripting",
     "task",
+    "workerinfo",
     "address",
     "segments",
     "tls",

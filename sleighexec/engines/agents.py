@@ -14,12 +14,12 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
 
 from sleighexec import wire
 from sleighexec.connections import Connection
 from sleighexec.errors import HostError
-from sleighexec.launchers.base import LAUNCH_SECONDS, Handle, Launcher, RemoteLauncher
+from sleighexec.hints import TYPE_CHECKING, Any
+from sleighexec.launchers.base import LAUNCH_SECONDS, Handle, Launcher, is_remote
 from sleighexec.messages import Attach, KillCall, Signal, Start, StopAgent, Watch
 from sleighexec.server import Server
 
@@ -63,9 +63,9 @@ class AgentLink:
         self._timeout = LAUNCH_SECONDS if timeout is None else timeout
         self._timeout = getattr(launcher, "start_timeout", None) or self._timeout
         self._handle: Handle
-        self._remote = isinstance(launcher, RemoteLauncher)
+        self._remote = is_remote(launcher)
         self.failure: HostError | None = None  # after its end: what went wrong on its host
-        if isinstance(launcher, RemoteLauncher):
+        if is_remote(launcher):
             self._handle = launcher.launch(command, {}, timeout=self._timeout, delay=delay)
         else:
             self._handle = launcher.launch(command, {})

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 from sleighexec.functions import GlobalValue
+from sleighexec.hints import TYPE_CHECKING, Any, Protocol
 from sleighexec.messages import Payload
 from sleighexec.resources import Needs
-from sleighexec.task import Settings, Task, WorkerInfo
+from sleighexec.task import Settings, Task
+
+if TYPE_CHECKING:
+    from sleighexec.workerinfo import WorkerInfo
 
 # A call that prepares a worker: ((function, *args), kwargs) pickled, and the globals it needs.
 Prepared = tuple[Payload, tuple[GlobalValue, ...]]

@@ -22,7 +22,6 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 from sleighexec import payload as pickling
 from sleighexec import records
@@ -31,8 +30,7 @@ from sleighexec.connections import Connection
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import register, shut_down
-from sleighexec.engines.hosts import Hosts
-from sleighexec.engines.joining import Joined, Reception
+from sleighexec.engines.hosts import Hosts, by_itself
 from sleighexec.engines.lines import Line, Lines, Loan
 from sleighexec.engines.outcomes import BROKEN_BY_CRASH, deliver, hand_on, lose
 from sleighexec.engines.places import Places
@@ -40,8 +38,9 @@ from sleighexec.engines.processes import WorkerProcess
 from sleighexec.engines.workers import WorkerLink
 from sleighexec.errors import ExecutorError, ForkedProcessError
 from sleighexec.functions import FunctionTable
+from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.inprocess import LocalConnection
-from sleighexec.launchers.base import Launcher, RemoteLauncher
+from sleighexec.launchers.base import Launcher, is_remote
 from sleighexec.messages import (
     Ask,
     Calls,
@@ -70,10 +69,12 @@ from sleighexec.output import CAPTURE, PASS
 from sleighexec.resources import Needs
 from sleighexec.server import Server
 from sleighexec.space import Space
-from sleighexec.task import Loss, Settings, Task, WorkerInfo
+from sleighexec.task import Loss, Settings, Task
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
+    from sleighexec.engines.joining import Reception
+    from sleighexec.workerinfo import WorkerInfo
 
 LAST_LINES = 50  # of what a worker wrote to its stderr, in the report of its end
 MAX_FAILED_STARTS = 5  # workers in a row that ended before they worked: then the pool is broken
@@ -384,6 +385,8 @@ class BuiltinEngine(Hosts):
         self.shutdown(cancel=True)
 
     def workers(self) -> list[WorkerInfo]:
+        from sleighexec.workerinfo import WorkerInfo
+
         with self.server.lock:
             return [
                 WorkerInfo(w.rank, w.pid, w.host, self._state_of(w), w.answered, w.system, w.python)
@@ -457,7 +460,7 @@ class BuiltinEngine(Hosts):
             "beside": beside,
             "slots": self._places.slots(rank),
             "memory": None if pool is None else pool.probe(),
-            "depot": isinstance(launcher, RemoteLauncher),
+            "depot": is_remote(launcher),
             "pass_on": self._output == PASS,
         }
         ours = agent.start_worker(number, setup)
@@ -488,7 +491,7 @@ class BuiltinEngine(Hosts):
         elif kind is Join:
             worker.pid, worker.host = message.pid, message.host
             worker.system, worker.python = message.system, message.python
-            if message.memory and isinstance(self._places.launchers[worker.rank], RemoteLauncher):
+            if message.memory and is_remote(self._places.launchers[worker.rank]):
                 if (agent := self._agent_of(worker)) is not None:
                     worker.known.carry = partial(agent.depot.carry, connection)
             elif message.memory:
@@ -503,7 +506,7 @@ class BuiltinEngine(Hosts):
             connection.share(tag, message)
         elif kind is Need:
             launcher = self._places.launchers[worker.rank]
-            if isinstance(launcher, RemoteLauncher):
+            if is_remote(launcher):
                 self.server.defer(self._ship, connection, tag, message.module, launcher.ship)
         else:
             self.server.apply(connection, tag, message)
@@ -742,11 +745,11 @@ class BuiltinEngine(Hosts):
         self._pids.notify_all()
         mine = [w for w in self._workers.values() if self._places.launchers[w.rank] == launcher]
         reason, excused = "", False
-        if isinstance(launcher, Joined):
+        if by_itself(launcher):
             reason = self._left(launcher, agent, lost=bool(mine))
         elif agent.expired():
             reason, excused = "its time was over", bool(getattr(launcher, "again", False))
-        elif isinstance(launcher, RemoteLauncher):
+        elif is_remote(launcher):
             idle = self._closing and not self._lines.waiting()
             if mine and self.broken is None and not self._killing and not idle:
                 reason = self._lost_host(launcher, agent.failure)

@@ -15,10 +15,10 @@ import socket
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 from sleighexec.connections import Connection
 from sleighexec.functions import Constant, carried
+from sleighexec.hints import Any
 from sleighexec.messages import Forget, Keep, Kept, Payload
 from sleighexec.repeats import repeated
 from sleighexec.segments import LEAST, LIMIT, MAX_SEGMENTS, rounded

@@ -6,7 +6,8 @@ import os
 import sys
 import threading
 import weakref
-from typing import Any
+
+from sleighexec.hints import Any
 
 _engines: weakref.WeakSet[Any] = weakref.WeakSet()
 _exiting = False

@@ -13,20 +13,27 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from sleighexec.connections import Connection
 from sleighexec.engines.agents import AgentLink
-from sleighexec.engines.joining import Joined, Reception
 from sleighexec.engines.lines import Lines
 from sleighexec.engines.places import Places
 from sleighexec.engines.workers import WorkerLink
 from sleighexec.errors import HostError
-from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, RemoteLauncher
+from sleighexec.hints import TYPE_CHECKING, Any, TypeGuard
+from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, RemoteLauncher, is_remote
 from sleighexec.server import Server
-from sleighexec.task import WorkerInfo
+
+if TYPE_CHECKING:
+    from sleighexec.engines.joining import Joined, Reception
+    from sleighexec.workerinfo import WorkerInfo
 
 log = logging.getLogger("sleighexec")
+
+
+def by_itself(launcher: Launcher) -> TypeGuard[Joined]:
+    """Whether that is of a machine that has joined."""
+    return getattr(launcher, "by_itself", False)
 
 
 class Hosts:
@@ -63,6 +70,8 @@ class Hosts:
         """Let workers of other machines come by themselves; the URL that they need."""
         with self.server.lock:
             self._check_open()
+            from sleighexec.engines.joining import Reception  # most let nobody in
+
             reception = Reception(self.server, bind, self.take_in, self.facts)
             self._receptions.append(reception)
         self.server.start()
@@ -212,7 +221,7 @@ class Hosts:
     def _is_far(self, worker: WorkerLink) -> bool:
         """Whether it is to live on another machine, and nobody there has answered yet."""
         agent = self._agent_of(worker)
-        remote = isinstance(self._places.launchers[worker.rank], RemoteLauncher)
+        remote = is_remote(self._places.launchers[worker.rank])
         return remote and agent is not None and agent.silent
 
     def _count_unmanned(self) -> None:

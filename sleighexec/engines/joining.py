@@ -14,12 +14,12 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from sleighexec import introduction
 from sleighexec.address import Address, save
 from sleighexec.connections import Connection
 from sleighexec.errors import ConnectError, HostError
+from sleighexec.hints import Any
 from sleighexec.importer import MINOR
 from sleighexec.launchers.base import Handle
 from sleighexec.launchers.link import Link, Streams
@@ -41,6 +41,7 @@ class Joined:
     """The launcher of a machine that has come by itself: its agent is there already."""
 
     ship: str | tuple[str, ...] = "auto"
+    by_itself = True
 
     def __init__(
         self,

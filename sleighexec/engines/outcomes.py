@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import reprlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec import records
 from sleighexec.functions import PICKLED, SINGLE
+from sleighexec.hints import Any
 from sleighexec.messages import Payload, Report
 from sleighexec.task import MEMORY, OOM, TIMEOUT, Loss, Parts, Sink, Task, is_deadly
 

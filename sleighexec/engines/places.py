@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from sleighexec.errors import HostError, HostKeyError, LoginError, UnsupportedOptionError
-from sleighexec.launchers.base import Launcher, RemoteLauncher
+from sleighexec.launchers.base import Launcher, RemoteLauncher, is_remote
 from sleighexec.resources import Needs, Slots, offer_of, satisfies, shown, slots
 
 MAX_TRIES = 5  # in a row, to have an agent on a host again that had one
@@ -33,12 +33,12 @@ class Places:
     def remote(self) -> list[RemoteLauncher]:
         """The launchers for other machines, each once, in the order of ranks."""
         found = dict.fromkeys(self.launchers)
-        return [each for each in found if isinstance(each, RemoteLauncher)]
+        return [each for each in found if is_remote(each)]
 
     def host(self, rank: int, local: str) -> str:
         """What the machine of a rank is called, before it has said so itself."""
         launcher = self.launchers[rank]
-        return launcher.host if isinstance(launcher, RemoteLauncher) else local
+        return launcher.host if is_remote(launcher) else local
 
     def ranks(self, launcher: Launcher) -> list[int]:
         """The ranks of one launcher."""
@@ -135,7 +135,7 @@ class Places:
             refused = isinstance(failure, (HostKeyError, LoginError))
             final = refused or self._tries[launcher] > MAX_TRIES
         if final:
-            host = launcher.host if isinstance(launcher, RemoteLauncher) else "this machine"
+            host = launcher.host if is_remote(launcher) else "this machine"
             self.given_up[launcher] = failure or HostError(host, "its agent ended")
         return final
 

@@ -6,8 +6,8 @@ import importlib.machinery
 import json
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from typing import Any
 
+from sleighexec.hints import Any
 from sleighexec.importer import is_users
 from sleighexec.messages import Failed, Nothing, Payload, Reply, Values
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec import wire
@@ -17,6 +16,7 @@ from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.functions import PICKLED, FunctionTable, Known, places_of
+from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Task
 

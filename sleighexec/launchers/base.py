@@ -6,7 +6,7 @@ A launcher starts one command, the agent, somewhere, and hands back a stream to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from sleighexec.hints import TYPE_CHECKING, Protocol, TypeGuard
 
 if TYPE_CHECKING:
     import socket
@@ -36,7 +36,6 @@ class Launcher(Protocol):
         """Start `command` with these environment variables changed. Returns without waiting."""
 
 
-@runtime_checkable
 class RemoteLauncher(Protocol):
     """Starts agents on another machine, with a boot of its own. Its handles are Links.
 
@@ -62,6 +61,6 @@ class RemoteLauncher(Protocol):
         """Start an agent, `delay` seconds from now. Returns without waiting."""
 
 
-def is_remote(launcher: object) -> bool:
+def is_remote(launcher: object) -> TypeGuard[RemoteLauncher]:
     """Whether its workers are on another machine, as far as we know."""
-    return isinstance(launcher, RemoteLauncher)
+    return hasattr(launcher, "host") and hasattr(launcher, "ship")

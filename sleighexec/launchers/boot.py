@@ -23,9 +23,9 @@ import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from sleighexec.errors import HostError
+from sleighexec.hints import Protocol
 from sleighexec.importer import MINOR
 
 MARK = b"\x02sleighexec python "

@@ -12,8 +12,8 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from sleighexec.hints import Any
 from sleighexec.launchers import boot
 from sleighexec.launchers.base import Handle
 from sleighexec.launchers.link import TAIL, Link

@@ -14,9 +14,9 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Protocol
 
 from sleighexec.errors import HostError
+from sleighexec.hints import Protocol
 from sleighexec.launchers import boot
 from sleighexec.relay import Relay
 

@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from sleighexec.launchers.base import Handle
 from sleighexec.resources import needs_of
@@ -26,7 +25,6 @@ class _LocalHandle:
             raise TimeoutError(str(error)) from None
 
 
-@dataclass(frozen=True)
 class Local:
     """Workers on this machine.
 
@@ -38,14 +36,37 @@ class Local:
             where the system has it, instead of through sockets.
     """
 
-    workers: int | None = None
-    prefix: tuple[str, ...] = ()
-    resources: Mapping[str, int] | None = field(default=None, hash=False)
+    # No dataclass, as the other launchers: that module takes longer to load than most pools
+    # need to begin, and all pools need this one.
 
-    def __post_init__(self) -> None:
-        needs_of(self.resources)
+    workers: int | None
+    prefix: tuple[str, ...]
+    resources: Mapping[str, int] | None
+    shared_memory: bool
 
-    shared_memory: bool = True
+    def __init__(
+        self,
+        workers: int | None = None,
+        prefix: tuple[str, ...] = (),
+        resources: Mapping[str, int] | None = None,
+        shared_memory: bool = True,
+    ) -> None:
+        needs_of(resources)
+        self.__dict__.update(
+            workers=workers, prefix=prefix, resources=resources, shared_memory=shared_memory
+        )
+
+    def __repr__(self) -> str:
+        return f"Local({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.workers, self.prefix, self.shared_memory))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a launcher is not changed: make another Local with this {name}")
 
     def launch(self, command: list[str], environ: dict[str, str]) -> Handle:
         ours, theirs = socket.socketpair()

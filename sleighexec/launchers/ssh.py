@@ -20,11 +20,11 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import paramiko
 
 from sleighexec.errors import HostError, HostKeyError, LoginError
+from sleighexec.hints import Any
 from sleighexec.launchers import boot, sshconfig
 from sleighexec.launchers.base import Handle
 from sleighexec.launchers.command import pass_on

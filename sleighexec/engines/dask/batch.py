@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.functions import PICKLED, GlobalValue, places_of
+from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import Task, give_back
 

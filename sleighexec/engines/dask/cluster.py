@@ -16,7 +16,6 @@ import socket
 from collections.abc import Callable
 from concurrent import futures
 from functools import partial
-from typing import Any
 from urllib.parse import urlsplit
 
 import distributed
@@ -31,6 +30,7 @@ from sleighexec.engines.dask import remote
 from sleighexec.engines.dask.orders import Arrived, Orders
 from sleighexec.engines.dask.run import Facts
 from sleighexec.errors import ConnectError, UnsupportedOptionError
+from sleighexec.hints import Any
 
 SETTLE_SECONDS = 10.0  # that a nanny may take to see that its worker is there
 RUN_SECONDS = 10.0  # that workers may take to answer what is asked at once

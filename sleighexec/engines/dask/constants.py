@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any
 
 from sleighexec.engines.dask.batch import BIG, Item, as_news
 from sleighexec.engines.dask.cluster import Cluster
 from sleighexec.functions import FunctionTable
+from sleighexec.hints import Any
 from sleighexec.payload import SHARED
 
 

@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from sleighexec.address import Address
 from sleighexec.engines.base import Prepared
@@ -31,6 +30,7 @@ from sleighexec.engines.dask.orders import Arrived, Order
 from sleighexec.engines.dask.printed import Printed
 from sleighexec.errors import ExecutorError
 from sleighexec.functions import FunctionTable
+from sleighexec.hints import Any
 from sleighexec.task import Task
 
 AWAY_SECONDS = 60.0  # that a worker may take to be started again

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from sleighexec.engines import exits
 from sleighexec.engines.base import Prepared
@@ -25,8 +24,10 @@ from sleighexec.engines.dask import remote
 from sleighexec.engines.dask.batch import Batch
 from sleighexec.engines.dask.losses import Losses
 from sleighexec.errors import ExecutorError, ForkedProcessError, UnsupportedOptionError
+from sleighexec.hints import Any
 from sleighexec.resources import Needs
-from sleighexec.task import Settings, Task, WorkerInfo
+from sleighexec.task import Settings, Task
+from sleighexec.workerinfo import WorkerInfo
 
 
 class DaskEngine(Losses):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
 
 from sleighexec.engines.dask import journal, remote
 from sleighexec.engines.dask.batch import Batch
 from sleighexec.engines.dask.outcomes import Outcomes
 from sleighexec.engines.outcomes import BROKEN_BY_CRASH, lose
+from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import KILLED, TIMEOUT, Loss, Task
 

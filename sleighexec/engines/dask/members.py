@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
 
+from sleighexec.hints import Any
 from sleighexec.resources import Needs
 
 

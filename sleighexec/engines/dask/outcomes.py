@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from functools import partial
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec.engines.dask import remote
@@ -15,6 +14,7 @@ from sleighexec.engines.dask.members import Member
 from sleighexec.engines.dask.run import LONG
 from sleighexec.engines.outcomes import Outcome, deliver
 from sleighexec.errors import ExecutorError
+from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import Task
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec.errors import ServerError, WorkspaceError
+from sleighexec.hints import Any
 from sleighexec.messages import Store
 from sleighexec.output import CAPTURE, KEPT_LINES, PASS
 from sleighexec.workspace import NwsServer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import Any
 from urllib.parse import urlsplit
 
 from sleighexec import dial
@@ -12,6 +11,7 @@ from sleighexec.access import embedded
 from sleighexec.address import TLS, Address, remember
 from sleighexec.client import SocketConnection
 from sleighexec.errors import ConnectError, ServerError
+from sleighexec.hints import Any
 from sleighexec.session import CLIENT
 from sleighexec.workspace import NwsServer
 

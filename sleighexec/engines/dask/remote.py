@@ -18,12 +18,12 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any
 
 from sleighexec import payload as pickling
 from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.run import Facts, Run, RunningBatch, Spaces, spaces
 from sleighexec.failures import failure_of
+from sleighexec.hints import Any
 from sleighexec.importer import MINOR
 from sleighexec.output import capture
 from sleighexec.version import __version__
