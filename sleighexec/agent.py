@@ -284,6 +284,7 @@ class Agent:
             # The first ones load it, if they need it, all at the same time: later ones would queue.
             with contextlib.suppress(ImportError):  # it is where only the client's sys.path leads
                 pickling._cloudpickle()
+                import sleighexec.records  # noqa: F401 - which a worker needs where logging is there
         gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
         journal, setup = Journal(), json.loads(start.setup)
         if setup["depot"]:

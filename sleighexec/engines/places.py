@@ -42,7 +42,8 @@ class Places:
 
     def ranks(self, launcher: Launcher) -> list[int]:
         """The ranks of one launcher."""
-        return [rank for rank, each in enumerate(self.launchers) if each == launcher]
+        same = enumerate(self.launchers)
+        return [rank for rank, each in same if each is launcher or each == launcher]
 
     def offer(self, rank: int) -> Mapping[str, int]:
         """What the worker of a rank has."""
