@@ -347,9 +347,9 @@ class SleighExecutor(EachCalls, Executor):
             return definition, (), PLAIN, args
         else:
             first = 0
-            # Nearly always it is no more than that: no Future, nor any big buffer.
-            if (plain := pickling.dumps_plain((args, kwargs))) is not None:
-                return definition, (), PICKLED, _fitting(Payload(plain))
+            # Nearly always it is no more than that; a Future would not be.
+            if (named := self._functions.dumps_named((args, kwargs))) is not None:
+                return definition, named[1], PICKLED, self._fit(named[0])
         if any_future(args, kwargs):
             gaps = Gaps(args[first:], kwargs)
             payload, needs = self._functions.dumps_call(gaps.cut(args, kwargs))

@@ -193,13 +193,18 @@ class FunctionTable:
 
     def dumps_call(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]]:
         """Arguments (or anything else for a worker) pickled, with the globals they need there."""
-        plain = pickling.dumps_plain(call)
-        if plain is not None:
-            return Payload(plain), ()
-        return self.dumps_rich(call)
+        return self.dumps_named(call) or self.dumps_rich(call)
+
+    def dumps_named(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]] | None:
+        """The same; None if there is more in it than what goes by its name."""
+        payload = pickling.dumps_named(call)
+        if payload is None or not pickling.names_something(payload):
+            return None if payload is None else (payload, ())
+        with self._lock:
+            return payload, self._needs([])
 
     def dumps_rich(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]]:
-        """The same, of what is known to be more than builtin containers and atoms."""
+        """The same, of what is known to be more than that."""
         with self._lock:
             payload, needed, shared = pickling.dump_call(call, self._namespace_of)
             return payload, (*self._needs(self._values_of(needed)), *shared)

@@ -4,9 +4,9 @@
     client ◀─ outcomes ─ worker    dumps(), dumps_error()
     anybody ── values ──▶ space    dumps(), loads()
 
-Everything that plain pickle cannot do (lambdas, closures, functions and classes of `__main__`) is
-cloudpickle's work; tracebacks are tblib's. Buffers of 64 KiB and more stay outside the pickle
-(protocol 5) and travel untouched.
+Plain pickle does what it can, and cloudpickle the rest: lambdas, closures, and whatever functions
+and classes of `__main__` are in. Tracebacks are tblib's. Buffers of 64 KiB and more stay outside
+the pickle (protocol 5) and travel untouched.
 
 By-value functions of one module share **one namespace for the life of a worker**: `CallPickler`
 sends a function's code with a reference to that namespace, and the globals that it names apart
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = 5
 OUT_OF_BAND = 64 * 1024  # bytes from which a buffer stays outside the pickle
+STACK_GLOBAL = b"\x93"  # what stands in a pickle where something goes by its name
 MAX_FRAMES = 200  # of one traceback; the middle of a longer one is left out
 
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
@@ -51,7 +52,37 @@ def dumps(value: object) -> Payload:
     """
     if type(value) in SIMPLE:
         return Payload(pickle.dumps(value, PROTOCOL))
-    return _dump(_cloudpickle().Pickler, value)
+    return dumps_named(value) or _dump(_cloudpickle().Pickler, value)
+
+
+def dumps_named(value: object) -> Payload | None:
+    """What the plain pickle makes of it: all functions and classes in it go by their names.
+
+    It is several times as quick as cloudpickle, which asks Python about each object. None: it
+    cannot do it, or not rightly, since what is of `__main__` has no name elsewhere.
+    """
+    if _any_by_value():
+        return None
+    buffers: list[Any] = []
+    try:
+        head = pickle.dumps(value, PROTOCOL, buffer_callback=_keeper(buffers))
+    except Exception:  # whatever it is, cloudpickle will raise it again, or can do it
+        return None
+    return None if b"__main__" in head else Payload(head, buffers)
+
+
+def names_something(payload: Payload) -> bool:
+    """Whether functions or classes may go by their names in this pickle, so that it needs modules.
+
+    There is one, or a byte of the data looks like it.
+    """
+    return STACK_GLOBAL in payload.head
+
+
+def _any_by_value() -> bool:
+    """Whether cloudpickle was told to take along what is of certain modules."""
+    module = sys.modules.get("cloudpickle.cloudpickle")
+    return module is not None and bool(module._PICKLE_BY_VALUE_MODULES)
 
 
 def dumps_whole(value: object) -> bytes:
@@ -136,9 +167,15 @@ def travels_by_name(function: Any) -> bool:
     """Whether a worker can import this function or class: then only its name is sent."""
     if isinstance(function, types.BuiltinFunctionType):
         return isinstance(function.__self__, types.ModuleType)
-    if getattr(function, "__module__", None) in (None, "__main__"):
+    module = getattr(function, "__module__", None)
+    if module in (None, "__main__"):
         return False
-    return bool(_cloudpickle()._should_pickle_by_reference(function))
+    if _any_by_value():
+        return bool(_cloudpickle()._should_pickle_by_reference(function))
+    found: Any = sys.modules.get(module)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function
 
 
 # ------------------------------------------------------------------ calls, with shared namespaces
@@ -166,25 +203,6 @@ class Shared:
         return f"<Shared {type(self.value).__name__}>"
 
 
-class _NotPlainError(Exception):
-    """Something is in it that a plain pickle would not do justice to."""
-
-
-class _PlainPickler(pickle.Pickler):
-    def reducer_override(self, value: Any) -> Any:  # asked for all but builtin containers and atoms
-        raise _NotPlainError
-
-
-def dumps_plain(value: object) -> bytes | None:
-    """A pickle of builtin containers and atoms, which needs nothing else; None: it is more."""
-    file = io.BytesIO()
-    try:
-        _PlainPickler(file, PROTOCOL).dump(value)
-    except _NotPlainError:
-        return None
-    return file.getvalue()
-
-
 def dump_call(
     value: object, namespace_of: Callable[[dict[str, Any]], NamespaceKey]
 ) -> tuple[Payload, dict[tuple[NamespaceKey, str], dict[str, Any]], list[Any]]:
@@ -195,6 +213,8 @@ def dump_call(
     """
     needed: dict[tuple[NamespaceKey, str], dict[str, Any]] = {}
     shared: list[Any] = []
+    if (named := dumps_named(value)) is not None:
+        return named, needed, shared
 
     def pickler(*args: Any, **kwargs: Any) -> Any:
         made = _call_pickler()(*args, **kwargs)

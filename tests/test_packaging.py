@@ -38,6 +38,20 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
     assert not imported_by(statement) & (HEAVY | (set() if of_a_worker else {"multiprocessing"}))
 
 
+def test_what_can_be_imported_runs_without_cloudpickle() -> None:
+    code = """
+import fractions, sys
+from sleighexec import SleighExecutor
+with SleighExecutor(1) as executor:
+    half = fractions.Fraction(1, 2)
+    print(executor.submit(fractions.Fraction.limit_denominator, half, 5).result())
+    print(executor.submit(eval, "'cloudpickle' in __import__('sys').modules").result())
+print("cloudpickle" in sys.modules)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["1/2", "False", "False"]
+
+
 def test_every_public_name_can_be_had() -> None:
     for name in sleighexec.__all__:
         assert getattr(sleighexec, name) is not None

@@ -10,6 +10,7 @@ import traceback
 import types
 from fractions import Fraction
 
+import cloudpickle
 import numpy
 import pytest
 from hypothesis import given, settings
@@ -54,6 +55,83 @@ def test_an_object_comes_back_as_it_was(value):
 @pytest.mark.parametrize("value", [{1, 2}, Fraction(1, 3), 3 + 4j, range(5), OSError, print, sys])
 def test_other_objects_come_back_equal(value):
     assert loads(dumps(value)) == value
+
+
+class Point:
+    """One whose class can be imported."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __eq__(self, other):
+        return type(other) is type(self) and other.x == self.x
+
+
+class Failing:
+    def __reduce__(self):
+        raise OSError("not this one")
+
+
+NAMED = [
+    [Point(number) for number in range(3)],
+    {"of": Fraction(1, 3), "type": Point},
+    (sent, len, OSError),
+    numpy.arange(5),
+]
+
+
+@pytest.mark.parametrize("value", NAMED, ids=lambda value: type(value).__name__)
+def test_what_has_a_name_everywhere_is_pickled_plainly(value):
+    payload = pickling.dumps_named(value)
+    assert payload.head == pickle.dumps(value, pickling.PROTOCOL)
+    assert pickling.names_something(payload)
+    assert numpy.array_equal(loads(payload), value) or loads(payload) == value
+
+
+@pytest.mark.parametrize("value", [[1, "a", {"b": (2.5, None)}], b"x", True])
+def test_builtin_values_name_nothing(value):
+    assert not pickling.names_something(pickling.dumps_named(value))
+
+
+def test_what_has_no_name_elsewhere_is_left_to_cloudpickle(monkeypatch):
+    mine = type("Mine", (Point,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Mine", mine, raising=False)
+    pickle.dumps(mine(1))  # plain pickle would send a name that only this process knows
+    for value in (mine, mine(1), [Point(1), mine(2)], lambda: 1, [lambda: 1], "__main__"):
+        assert pickling.dumps_named(value) is None
+    assert b"Mine" in dumps(mine(1)).head
+    monkeypatch.delattr(sys.modules["__main__"], "Mine")
+    assert loads(dumps([mine(2)]))[0].x == 2
+    assert loads(dumps("__main__ is only a text")) == "__main__ is only a text"
+
+
+def test_a_module_that_is_to_travel_by_value_is_left_to_cloudpickle():
+    here = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(here)
+    try:
+        assert pickling.dumps_named(Point(1)) is None
+        assert not pickling.travels_by_name(Point)
+        assert b"_make_skeleton_class" in dumps(Point(1)).head
+    finally:
+        cloudpickle.unregister_pickle_by_value(here)
+    assert pickling.dumps_named(Point(1)) is not None
+
+
+def test_what_cannot_be_pickled_says_so_itself():
+    with pytest.raises(OSError, match="not this one"):
+        dumps([Point(1), Failing()])
+
+
+def a_function_that_is_replaced():
+    pass
+
+
+def test_a_function_that_its_module_knows_no_more_has_no_name(monkeypatch):
+    assert pickling.travels_by_name(a_function_that_is_replaced)
+    before = a_function_that_is_replaced
+    monkeypatch.setattr(sys.modules[__name__], "a_function_that_is_replaced", len)
+    assert not pickling.travels_by_name(before)
+    assert pickling.dumps_named(before) is None
 
 
 def test_what_plain_pickle_cannot_do_comes_back():

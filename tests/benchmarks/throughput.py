@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from tests.benchmarks import work
 from tests.benchmarks.measure import OURS, PPE, Goal, Measure, Opener, Row
 from tests.benchmarks.pools import LOKY, POOL, RUNNING, Pool, among
 
+OBJECTS = 5_000
 CHUNK = 512  # items: about the best for the standard library's map
 
 
@@ -49,6 +51,15 @@ def measures(quick: bool) -> list[Measure]:
                 ),
             ),
             among(partial(submits_lists, count=lists)),
+            rounds,
+        ),
+        Measure(
+            "objects",
+            (
+                Row("there", f"{OBJECTS:,} objects as the argument of one call", "ms", False),
+                Row("and-back", "the same objects, and back as its result", "ms", False),
+            ),
+            among(partial(objects, calls=5 if quick else 20)),
             rounds,
         ),
         Measure(
@@ -120,6 +131,18 @@ def submits_lists(pool: Pool, count: int) -> dict[str, float]:
     for handle in [pool.submit(len, argument) for argument in arguments]:
         pool.result(handle)
     return {"rate": count / (time.perf_counter() - begin)}
+
+
+def objects(pool: Pool, calls: int) -> dict[str, float]:
+    """ms of one call with many objects of a class, and of one that returns them."""
+    argument = [work.Point(number, number / 2) for number in range(OBJECTS)]
+    times = {}
+    for name, function in (("there", len), ("and-back", work.given)):
+        begin = time.perf_counter()
+        for _ in range(calls):
+            pool.result(pool.submit(function, argument))
+        times[name] = (time.perf_counter() - begin) / calls * 1e3
+    return times
 
 
 def maps(pool: Pool, count: int, sizes: Sequence[int | None] = (None,)) -> dict[str, float]:

@@ -13,6 +13,18 @@ from typing import Any
 KEPT: dict[str, Any] = {}  # what `keep` was given, in this process
 
 
+class Point:
+    """An object as many are."""
+
+    def __init__(self, x: float, y: float) -> None:
+        self.x, self.y = x, y
+
+
+def given(value: Any) -> Any:
+    """What is given."""
+    return value
+
+
 def stay(path: str, module: str) -> None:
     """Import a module, say so at the Unix socket at `path`, and stay until it answers or closes."""
     importlib.import_module(module)
