@@ -28,6 +28,7 @@ from sleighexec.functions import (
     PICKLED,
     PLAIN,
     SINGLE,
+    SMALL,
     UNFILLED,
     Definition,
     FunctionTable,
@@ -349,13 +350,19 @@ class SleighExecutor(EachCalls, Executor):
             first = 0
             # Nearly always it is no more than that; a Future would not be.
             if (named := self._functions.dumps_named((args, kwargs))) is not None:
-                return definition, named[1], PICKLED, self._fit(named[0])
+                return definition, named[1], *self._travelling(named[0])
         if any_future(args, kwargs):
             gaps = Gaps(args[first:], kwargs)
             payload, needs = self._functions.dumps_call(gaps.cut(args, kwargs))
             return definition, needs, UNFILLED, Unfilled(payload, gaps, first)
         payload, needs = self._functions.dumps_rich((args, kwargs))
-        return definition, needs, PICKLED, self._fit(payload)
+        return definition, needs, *self._travelling(payload)
+
+    def _travelling(self, payload: Payload) -> tuple[int, Any]:
+        """The form in which the pickled arguments of a call travel, and these."""
+        if payload.buffers or len(payload.head) >= pickling.OUT_OF_BAND:
+            return PICKLED, self._fit(payload)
+        return SMALL, payload.head
 
     def _fit(self, payload: Payload) -> Payload:
         """The arguments of a call as they travel."""
@@ -400,13 +407,14 @@ class SleighExecutor(EachCalls, Executor):
                 future = SleighFuture(engine, known, (), PLAIN, row, settings, group)
             else:
                 args = row if definition is not None else (fn, *row)
+                form, item = PICKLED, None
                 try:
                     payload, needs = functions.dumps_call((args, {}))
-                    item: Any = self._fit(payload)
+                    form, item = (form, self._fit(payload)) if whole else self._travelling(payload)
                 except Exception as error:
-                    item, needs = None, ()
+                    needs = ()
                     failed.append((len(futures), error))
-                future = SleighFuture(engine, known, needs, PICKLED, item, settings, group)
+                future = SleighFuture(engine, known, needs, form, item, settings, group)
             futures.append(future)
         group.submitted(futures)
         for index, problem in failed:
@@ -541,12 +549,8 @@ class SleighExecutor(EachCalls, Executor):
     ) -> MapJob:
         definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
         apply_to = None if definition is not None else fn
-        values = items if single else itertools.chain.from_iterable(items)
-        form = PICKLED
-        if definition is not None and not lazy and _SIMPLE.issuperset(map(type, values)):
-            form = SINGLE if single else PLAIN
         known = definition or self._functions.apply_as(fn)
-        job = MapJob(self._engine, known, (), form, settings, chunksize, single, apply_to, meter)
+        job = MapJob(self._engine, known, (), settings, chunksize, single, apply_to, meter)
         self._add(job, items)
         if meter is not None and not lazy:
             meter.expect(0, last=True)
@@ -558,27 +562,34 @@ class SleighExecutor(EachCalls, Executor):
             return
         if job.meter is not None:
             job.meter.expect(len(items))
-        if job.form == PICKLED:
-            items = self._pickled(job, items)
+        values = items if job.single else itertools.chain.from_iterable(items)
+        form = SINGLE if job.single else PLAIN
+        if job.apply_to is not None or not _SIMPLE.issuperset(map(type, values)):
+            form, items = self._pickled(job, items)
         if self._max_pending is None:
-            self._put(job.settings, (job.add(items),))
+            self._put(job.settings, (job.add(form, items),))
         else:  # each chunk counts
             starts = range(0, len(items), job.chunk)
-            self._put(job.settings, [job.add(items[i : i + job.chunk]) for i in starts])
+            self._put(job.settings, [job.add(form, items[i : i + job.chunk]) for i in starts])
 
-    def _pickled(self, job: MapJob, items: list[Any]) -> list[Payload]:
-        """The arguments of these calls as they travel; what they need, the job does."""
-        needs = dict.fromkeys(job.needs)
+    def _pickled(self, job: MapJob, items: list[Any]) -> tuple[int, list[Any]]:
+        """The arguments of these calls as they travel, and in which form; the job needs it all."""
+        first = () if job.apply_to is None else (job.apply_to,)
+        keywords: dict[str, Any] = {}
+
+        def calls() -> Iterator[tuple[Any, ...]]:
+            for item in items:
+                yield (*first, item) if job.single else (*first, *item), keywords
+
+        if (small := self._functions.dumps_small(calls())) is not None:
+            job.need(small[1])
+            return SMALL, small[0]
         payloads = []
-        for item in items:
-            arguments = (item,) if job.single else item
-            if job.apply_to is not None:
-                arguments = job.apply_to, *arguments
-            payload, new = self._functions.dumps_call((arguments, {}))
-            needs.update(dict.fromkeys(new))
+        for call in calls():
+            payload, needs = self._functions.dumps_call(call)
+            job.need(needs)
             payloads.append(self._fit(payload))
-        job.needs = tuple(needs)
-        return payloads
+        return PICKLED, payloads
 
     def _map_by_submit(
         self,

@@ -32,6 +32,14 @@ def arguments(item: Any, whole: Callable[..., Payload] = Payload) -> Any:
         raise BadArguments from error
 
 
+def small_arguments(head: bytes) -> Any:
+    """The same, from the bytes of a small pickle."""
+    try:
+        return pickling.loads_small(head)
+    except BaseException as error:
+        raise BadArguments from error
+
+
 def failure_of(error: BaseException, skip: str) -> bytes:
     """What the caller gets to see of an error of a call, without frames of the file `skip`."""
     if isinstance(error, BadArguments):

@@ -31,8 +31,8 @@ BIG = 1024 * 1024  # bytes from which what all calls of an eachElem have is sent
 KEPT = 1024  # functions whose definition is remembered; more are pickled again when used again
 
 # The form in which the arguments of a call travel: a tuple of simple values; the only one of them;
-# a Payload of (args, kwargs); and while they are not all there yet.
-PLAIN, SINGLE, PICKLED, UNFILLED = 0, 1, 2, 3
+# (args, kwargs) as the bytes of a small pickle; as a Payload; and while they are not all there yet.
+PLAIN, SINGLE, SMALL, PICKLED, UNFILLED = 0, 1, 2, 3, 4
 
 # Builtins of every worker; what the client has under these names stays there.
 CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws")
@@ -202,6 +202,16 @@ class FunctionTable:
             return None if payload is None else (payload, ())
         with self._lock:
             return payload, self._needs([])
+
+    def dumps_small(
+        self, calls: Iterable[object]
+    ) -> tuple[list[bytes], tuple[GlobalValue, ...]] | None:
+        """Many calls, each of them small and by itself; None: one is not, or is more than that."""
+        heads = pickling.dumps_small(calls)
+        if heads is None or not any([pickling.STACK_GLOBAL in head for head in heads]):
+            return None if heads is None else (heads, ())
+        with self._lock:
+            return heads, self._needs([])
 
     def dumps_rich(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]]:
         """The same, of what is known to be more than that."""

@@ -85,6 +85,11 @@ class Records:
         self.memory.seek(START + end)
         return True
 
+    def mix(self) -> None:
+        """The open run is a mixed one."""
+        assert self._run_at is not None
+        self.memory[START + self._run_at + pickling.FLAG_AT] = pickling.MIXED
+
     def close_run(self, number: int) -> None:
         """Nothing is added to the run any more; `number` is the last call that is finished."""
         if self._run_at is not None:

@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
-from sleighexec.functions import PICKLED, Definition, GlobalValue
+from sleighexec.functions import PICKLED, SMALL, Definition, GlobalValue
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
@@ -55,7 +55,6 @@ class MapJob:
         engine: Engine,
         definition: Definition,
         needs: tuple[GlobalValue, ...],
-        form: int,
         settings: Settings,
         chunk: int = 1,
         single: bool = False,
@@ -67,7 +66,7 @@ class MapJob:
         `single`: each item is the only argument, not a tuple of all.
         """
         self.meter = meter
-        self.engine, self.definition, self.needs, self.form = engine, definition, needs, form
+        self.engine, self.definition, self.needs = engine, definition, needs
         self.settings, self.chunk = settings, chunk
         self.single, self.apply_to = single, apply_to
         self.items: list[Any] = []
@@ -77,12 +76,17 @@ class MapJob:
         self._condition = threading.Condition()  # guards _wanted
         self._wanted = -1  # the item that the reader sleeps for
 
-    def add(self, items: list[Any]) -> Span:
-        """Append items; the span of them, to be put into the space."""
+    def add(self, form: int, items: list[Any]) -> Span:
+        """Append items, which are in this form; the span of them, to be put into line."""
         start = len(self.items)
         self.items += items
         self.results += [_WAITING] * len(items)
-        return Span(self, start, len(self.items))
+        return Span(self, form, start, len(self.items))
+
+    def need(self, needs: tuple[GlobalValue, ...]) -> None:
+        """Its calls need these, too."""
+        if needs and not set(needs).issubset(self.needs):
+            self.needs = tuple(dict.fromkeys((*self.needs, *needs)))
 
     def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
         if self.results[index] is not _WAITING:
@@ -160,12 +164,12 @@ class MapJob:
 
 
 class Span:
-    """A row of items of a job: the task that the space holds."""
+    """A row of items of a job, all in one form: the task that the space holds."""
 
-    __slots__ = ("job", "start", "stop")
+    __slots__ = ("form", "job", "start", "stop")
 
-    def __init__(self, job: MapJob, start: int, stop: int) -> None:
-        self.job, self.start, self.stop = job, start, stop
+    def __init__(self, job: MapJob, form: int, start: int, stop: int) -> None:
+        self.job, self.form, self.start, self.stop = job, form, start, stop
 
     def size(self) -> int:
         return self.stop - self.start
@@ -181,19 +185,20 @@ class Span:
             # A share that leaves something for everybody, down to what takes next to no time.
             share = -(-count // (2 * job.engine.max_workers or 1))
             limit = min(limit, max(share, limit // LEAST_SHARE))
-            if job.form == PICKLED:
+            if self.form in (SMALL, PICKLED):
                 limit = self._light(limit)
         if count <= limit:
             return self, None
-        part = Span(job, self.start, self.start + limit)
+        part = Span(job, self.form, self.start, self.start + limit)
         self.start = part.stop
         return part, self
 
     def _light(self, limit: int) -> int:
         """How many of the first `limit` items make a batch that is not too big."""
-        size = 0
+        size, small = 0, self.form == SMALL
         for number in range(min(limit, self.stop - self.start)):
-            size += self.job.items[self.start + number].size_bytes
+            item = self.job.items[self.start + number]
+            size += len(item) if small else item.size_bytes
             if size > BATCH_BYTES:
                 return number + 1
         return limit
@@ -204,7 +209,7 @@ class Span:
     def parts(self) -> Parts:
         job = self.job
         items = job.items[self.start : self.stop]
-        return job.definition, job.needs, job.form, items, job.settings
+        return job.definition, job.needs, self.form, items, job.settings
 
     def called(self) -> Definition | None:
         return self.job.definition
@@ -223,13 +228,13 @@ class Span:
     def split(self, count: int) -> tuple[Any, Any]:
         if count >= self.stop - self.start:
             return None, self
-        cut = Span(self.job, self.stop - count, self.stop)
+        cut = Span(self.job, self.form, self.stop - count, self.stop)
         self.stop -= count
         return self, cut
 
     def lost(self, loss: Loss, *, again: bool) -> tuple[list[Any], Any]:
         job = self.job
-        alone = Span(job, self.start, self.start + 1)
+        alone = Span(job, self.form, self.start, self.start + 1)
         self.start = alone.stop
         rest = [self] if self.start < self.stop else []
         losses = job.losses[alone.start] = (*job.losses.get(alone.start, ()), loss)

@@ -23,7 +23,7 @@ import struct
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sleighexec.errors import RemoteError
 from sleighexec.hints import TYPE_CHECKING, Any, ClassVar
@@ -69,6 +69,24 @@ def dumps_named(value: object) -> Payload | None:
     except Exception:  # whatever it is, cloudpickle will raise it again, or can do it
         return None
     return None if b"__main__" in head else Payload(head, buffers)
+
+
+def dumps_small(values: Iterable[object]) -> list[bytes] | None:
+    """Each of these as a plain pickle of its own, see `dumps_named`; None: one is more, or big."""
+    dumps = pickle.dumps
+    try:
+        heads = [dumps(value, PROTOCOL, buffer_callback=_keep_in) for value in values]
+    except Exception:
+        return None
+    return heads if all(map(_is_small, heads)) and not _any_by_value() else None
+
+
+def _is_small(head: bytes) -> bool:
+    """Whether such a pickle is small, and right elsewhere."""
+    return len(head) < OUT_OF_BAND and b"__main__" not in head
+
+
+loads_small = pickle.loads  # one of them
 
 
 def names_something(payload: Payload) -> bool:
@@ -136,6 +154,17 @@ def _keeper(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
         return False
 
     return keep
+
+
+def _keep_in(buffer: pickle.PickleBuffer) -> bool:
+    """Keeps buffers in the pickle, where none is big. Raises ValueError if one is."""
+    try:
+        size = buffer.raw().nbytes
+    except BufferError:  # it is not contiguous
+        return True
+    if size >= OUT_OF_BAND:
+        raise ValueError("a big buffer")
+    return True
 
 
 def pack(value: object) -> Payload:
@@ -535,10 +564,14 @@ def add_note(error: BaseException, note: str) -> None:
 # Results of simple types stand together in a run: a list as `marshal` writes it, "[", how many they
 # are, and one behind the other. So each is written on its own, by itself complete, and a thousand
 # are read by one call. A run that is still being written has the size OPEN, goes to the end of what
-# is there, and says that it has none.
+# is there, and says that it has none. In a mixed run, small results of other types stand too, as
+# plain pickles: each is the bytes of one, in a tuple.
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
+MIXED = 5  # a mixed run
+RUNS = frozenset({RUN, MIXED})
+FLAG_AT = 4  # where the flag is in a record
 OPEN = 0xFFFFFFFF
 EVERYWHERE = 2  # the version of marshal's format that every Python reads and that has no references
 _SIZE, _COUNT = struct.Struct("!I"), struct.Struct("<I")
@@ -562,6 +595,16 @@ def dump_simple(value: Any) -> bytes:
     return marshal.dumps(value, EVERYWHERE)
 
 
+def dump_mixed(value: object) -> bytes | None:
+    """A value of another type, as it stands in a mixed run; None: it has to stand by itself."""
+    try:
+        head = pickle.dumps(value, PROTOCOL, buffer_callback=_keep_in)
+    except Exception:
+        return None
+    small = _is_small(head) and not _any_by_value()
+    return marshal.dumps((head,), EVERYWHERE) if small else None
+
+
 def _load_open_run(data: memoryview) -> list[Any]:
     values = []
     with io.BytesIO(data[len(_EMPTY) :]) as file:
@@ -582,7 +625,7 @@ def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
         position += RECORD.size
         end = length if size == OPEN else position + size
         record: Any = data[position:end]
-        if flag == RUN:
+        if flag in RUNS:
             record = _load_open_run(record) if size == OPEN else marshal.loads(record)
         records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
         position = end
@@ -594,5 +637,5 @@ def last_answered(payload: Payload) -> int:
     last = 0
     for number, flag, data, _ in outcomes(payload):
         if flag != PRINTED:
-            last = number + len(data) - 1 if flag == RUN else number
+            last = number + len(data) - 1 if flag in RUNS else number
     return last

@@ -36,8 +36,8 @@ from sleighexec.client import ONE_WAY, SocketConnection
 from sleighexec.context import WorkerContext
 from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError
-from sleighexec.failures import arguments, explain, failure_of
-from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, SINGLE, Learned, apply
+from sleighexec.failures import arguments, explain, failure_of, small_arguments
+from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, SINGLE, SMALL, Learned, apply
 from sleighexec.hints import TYPE_CHECKING, Any, cast
 from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, ROOM, SHELL, Journal, Records
 from sleighexec.messages import (
@@ -342,11 +342,18 @@ class Worker:
                     result = function(item)
                 elif form == PLAIN:
                     result = function(*item)
+                elif form == SMALL:
+                    item = small_arguments(item)
+                    result = function(*item[0], **item[1])
                 else:
                     item = arguments(item, self._learned.payload)
                     result = function(*item[0], **item[1])
                 if type(result) in straight:
-                    data, flag = dumps(result, version), usual
+                    data = dumps(result, version)
+                else:
+                    data = self._pickled_small(result)
+                if data is not None:
+                    flag = usual
                     try:
                         words[END] = end = end + write(data)
                     except ValueError:  # so much room is not left
@@ -418,12 +425,13 @@ class Worker:
             return self._words[END]
 
     def _make_room(self, number: int, data: bytes) -> int:
-        """Write a simple result that is too long for the open run; how far the records go then."""
+        """Write a result that is too long for the open run; how far the records go then."""
         self._finished = number - 1
         self._check_size(len(data))
         self._flush()
         if pickling.RUN_HEAD + len(data) <= ROOM:
             self._open_run(number)
+            self._records.mix()  # perhaps it is of another type: then it is small enough to be here
             self._words[END] += self._journal.write(data)
         else:
             entry = bytearray(pickling.run_head(number) + data)
@@ -468,6 +476,15 @@ class Worker:
         """What the caller gets to see of an error of a call."""
         explain(error, None if self._shipped is None else self._shipped.refused)
         return failure_of(error, __file__)
+
+    def _pickled_small(self, result: object) -> bytes | None:
+        """A result of another type, as it stands in the open run; None: it cannot stand there."""
+        if not self._straight:  # the call has printed, and that comes before its result
+            return None
+        data = pickling.dump_mixed(result)
+        if data is not None:
+            self._records.mix()
+        return data
 
     def _pickled(self, result: object) -> tuple[int, bytes | None]:
         """A result as a record's flag and bytes; no bytes if it went out by itself.

@@ -255,8 +255,8 @@ def test_map_with_buffersize_reads_its_input_as_results_are_taken(executor: Slei
 def test_map_is_cut_into_shares_that_become_smaller_but_not_tiny(executor: SleighExecutor) -> None:
     function = executor._functions.define(abs)
     assert function is not None
-    job = MapJob(executor._engine, function, (), PLAIN, executor._settings)
-    rest: Any = job.add([(number,) for number in range(10_000)])
+    job = MapJob(executor._engine, function, (), executor._settings)
+    rest: Any = job.add(PLAIN, [(number,) for number in range(10_000)])
     sizes = []
     while rest is not None:
         part, rest = rest.begin(1600)
@@ -322,6 +322,55 @@ def test_map_calls_a_submit_that_was_replaced(executor: SleighExecutor) -> None:
     assert list(executor.map(add, range(6))) == list(range(6))
     assert len(calls) == 6
     assert list(executor.map(add, range(6), chunksize=4, buffersize=1)) == list(range(6))
+
+
+class Fragile:
+    """What the process that it was made in cannot rebuild."""
+
+    def __reduce__(self) -> Any:
+        return _rebuilt, (os.getppid(),)
+
+
+def _rebuilt(maker: int) -> Fragile:
+    if maker != os.getppid():
+        raise LookupError("broken on the way")
+    return Fragile()
+
+
+def made(kind: str) -> object:
+    return Fragile() if kind == "fragile" else [kind] if kind == "list" else kind
+
+
+def test_a_result_that_cannot_be_rebuilt_costs_no_other(executor: SleighExecutor) -> None:
+    kinds = ["list", "text", "fragile", "fragile", "list", "text", "fragile", "list"]
+    results = executor.map(made, kinds)
+    assert [next(results), next(results)] == [["list"], "text"]
+    with pytest.raises(SerializationError, match="LookupError: broken on the way"):
+        next(results)
+    futures = [executor.submit(made, kind) for kind in kinds * 50]
+    for kind, future in zip(kinds * 50, futures):
+        if kind == "fragile":
+            assert isinstance(future.exception(), SerializationError)
+            assert future.exception().data  # type: ignore[union-attr]
+        else:
+            assert future.result() == made(kind)
+
+
+@pytest.mark.parametrize("buffersize", [None, 3])
+def test_a_map_may_have_items_of_all_kinds_and_sizes(
+    executor: SleighExecutor, buffersize: int | None
+) -> None:
+    items = [1, "a", [2], numpy.arange(3), numpy.arange(100_000), {"b": (3,)}, "x" * 100_000]
+    items += [Path("y"), lambda: 4, made] + [7] * 20
+    there = list(executor.map(type, items, buffersize=buffersize))
+    assert there == [type(item) for item in items]
+    [small, big] = executor.map(given, items[3:5], buffersize=buffersize)
+    numpy.testing.assert_array_equal(big, items[4])
+    small[0] = big[0] = 9  # both can be written to
+
+
+def given(value: Any) -> Any:
+    return value
 
 
 def test_every_item_of_a_map_has_arguments_of_its_own(executor: SleighExecutor) -> None:

@@ -22,6 +22,7 @@ PATIENCE = 60
 SIMPLE = st.integers() | st.text(max_size=50) | st.none() | st.floats(allow_nan=False)
 STEPS = st.lists(
     st.tuples(st.just("simple"), SIMPLE)
+    | st.tuples(st.just("mixed"), st.lists(st.integers(), max_size=5) | st.sets(st.text()))
     | st.tuples(st.sampled_from([pickling.GOOD, pickling.BAD]), st.binary(max_size=30))
     | st.tuples(st.just("send"), st.sampled_from(["main", "helper"])),
     max_size=30,
@@ -32,7 +33,9 @@ def values_in(payload: bytes) -> list[tuple[int, object]]:
     """Each outcome with the number of its call."""
     found: list[tuple[int, object]] = []
     for number, flag, data, _ in pickling.outcomes(Payload(payload)):
-        if flag == pickling.RUN:
+        if flag in pickling.RUNS:
+            assert flag == pickling.MIXED or tuple not in map(type, data)
+            data = [pickling.loads_small(v[0]) if type(v) is tuple else v for v in data]
             found += enumerate(data, number)
         else:
             found.append((number, (flag, bytes(data))))
@@ -54,6 +57,11 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
             if kind == "simple":
                 assert records.open_run(number)
                 records.words[END] += journal.memory.write(pickling.dump_simple(what))
+                written.append((number, what))
+            elif kind == "mixed":
+                assert records.open_run(number)
+                records.mix()
+                records.words[END] += journal.memory.write(pickling.dump_mixed(what))
                 written.append((number, what))
             elif kind == "send":
                 if what == "main":
@@ -102,15 +110,15 @@ def outcome(kind: str, number: int) -> object:
     """One of all that a call can come to."""
     if kind == "error":
         raise LookupError(number)
-    if kind == "printed":
+    if kind in ("printed", "told"):
         print(kind, number)
-        return number
+        return number if kind == "printed" else [number]
     results = {"small": number, "list": [number], "text": "x" * number, "set": {number, 1}}
     results |= {"long": "long" * 10_000, "longer": b"longer" * 50_000, "none": None}
     return results[kind]
 
 
-KINDS = ("small", "list", "text", "set", "long", "longer", "none", "error", "printed")
+KINDS = ("small", "list", "text", "set", "long", "longer", "none", "error", "printed", "told")
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,7 +133,7 @@ def test_outcomes_of_all_kinds_among_each_other_belong_to_their_calls(seed: int)
                     future.result(PATIENCE)
             else:
                 assert future.result(PATIENCE) == outcome(*call), call
-            printed = f"{call[0]} {call[1]}\n" if call[0] == "printed" else ""
+            printed = f"{call[0]} {call[1]}\n" if call[0] in ("printed", "told") else ""
             assert future.output == printed, call
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sleighexec import payload as pickling
 from sleighexec import records
-from sleighexec.functions import PICKLED, SINGLE
+from sleighexec.functions import PICKLED, SINGLE, SMALL
 from sleighexec.hints import Any
 from sleighexec.messages import Payload, Report
 from sleighexec.task import MEMORY, OOM, TIMEOUT, Loss, Parts, Sink, Task, is_deadly
@@ -34,6 +34,9 @@ def deliver(done: list[Outcome]) -> None:
             else:
                 sink.deliver_run(index, data)
             continue
+        if flag == pickling.MIXED:
+            _deliver_mixed(sink, index, data)
+            continue
         value = error = None
         try:
             if flag == pickling.BAD:
@@ -41,15 +44,40 @@ def deliver(done: list[Outcome]) -> None:
             else:
                 value = pickling.loads(Payload(data, buffers))
         except BaseException as problem:  # SystemExit while unpickling must not end this thread
-            from sleighexec.broken import SerializationError
-
-            error = SerializationError(
-                f"the result could not be rebuilt here: {type(problem).__name__}: {problem}",
-                bytes(data),
-            )
-            error.__cause__ = problem
+            error = _not_rebuilt(problem, data)
         sink.deliver(index, value, error)
         value = error = None
+
+
+def _deliver_mixed(sink: Sink, index: int, data: list[Any]) -> None:
+    """Results of a run, some of which are pickled."""
+    values: list[Any] = []
+    broken: list[tuple[int, BaseException]] = []
+    for value in data:
+        if type(value) is tuple:
+            try:
+                value = pickling.loads_small(value[0])
+            except BaseException as problem:
+                broken.append((len(values), _not_rebuilt(problem, value[0])))
+        values.append(value)
+    begin = 0
+    for end, error in [*broken, (len(values), None)]:
+        if end > begin + 1:
+            sink.deliver_run(index + begin, values[begin:end])
+        elif end > begin:
+            sink.deliver(index + begin, values[begin], None)
+        if error is not None:
+            sink.deliver(index + end, None, error)
+        begin = end + 1
+
+
+def _not_rebuilt(problem: BaseException, data: Any) -> BaseException:
+    from sleighexec.broken import SerializationError
+
+    text = f"the result could not be rebuilt here: {type(problem).__name__}: {problem}"
+    error = SerializationError(text, bytes(data))
+    error.__cause__ = problem
+    return error
 
 
 def hand_on(output: Any, rank: int, report: Report) -> None:
@@ -123,8 +151,8 @@ def _clipped(form: int, item: Any) -> str:
 
     Those that are pickled stay so: rebuilding them may be what the worker died of.
     """
-    if form == PICKLED:
-        return f"{item.size_bytes} bytes pickled"
+    if form in (SMALL, PICKLED):
+        return f"{len(item) if form == SMALL else item.size_bytes} bytes pickled"
     return ", ".join(map(reprlib.repr, (item,) if form == SINGLE else item))
 
 

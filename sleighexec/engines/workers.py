@@ -15,7 +15,7 @@ from sleighexec.connections import Connection
 from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.functions import PICKLED, FunctionTable, Known, places_of
+from sleighexec.functions import PICKLED, SMALL, FunctionTable, Known, places_of
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Task
@@ -83,6 +83,8 @@ class WorkerLink:
             if form == PICKLED:
                 size += sum(payload.size_bytes for payload in items)
                 items = list(map(known.carry, items))
+            elif form == SMALL:
+                size += sum(map(len, items))
             places = definition.places + places_of(needs) if needs else definition.places
             limits = settings.limits
             if limits is not None:
@@ -103,7 +105,7 @@ class WorkerLink:
         done: list[Outcome] = []
         for number, flag, data, buffers in pickling.outcomes(payload):
             left = 1
-            if flag == pickling.RUN:
+            if flag in pickling.RUNS:
                 if number <= self.answered:  # these stood in the journal
                     data = data[self.answered + 1 - number :]
                 left = len(data)
@@ -120,7 +122,7 @@ class WorkerLink:
                 part = data
                 if count < left:
                     part = data[-left : count - left]
-                elif flag == pickling.RUN and count < len(data):
+                elif flag in pickling.RUNS and count < len(data):
                     part = data[-left:]
                 done.append((sink, index, flag, part, buffers))
                 left -= count

@@ -89,7 +89,7 @@ class Batch:
         done: list[Outcome] = []
         printed: list[bytes] = []
         for number, flag, data, buffers in pickling.outcomes(payload):
-            if flag == pickling.RUN:
+            if flag in pickling.RUNS:
                 data = data[max(self.answered + 1 - number, 0) :]  # the others were here before
             elif number <= self.answered or not self.tasks:
                 continue
@@ -97,11 +97,11 @@ class Batch:
                 self.tasks[0].printed(bytes(data))
                 printed.append(bytes(data))
                 continue
-            left = len(data) if flag == pickling.RUN else 1
+            left = len(data) if flag in pickling.RUNS else 1
             while left and self.tasks:
                 sink, index, count, complete = self.tasks[0].advance(left)
                 self.answered += count
-                part = data[-left : len(data) - left + count] if flag == pickling.RUN else data
+                part = data[-left : len(data) - left + count] if flag in pickling.RUNS else data
                 done.append((sink, index, flag, part, buffers))
                 left -= count
                 if complete:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from sleighexec.engines.dask.batch import Pace, name_of
-from sleighexec.functions import PICKLED
+from sleighexec.functions import PICKLED, SMALL
 from sleighexec.resources import Needs
 from sleighexec.task import BATCH_BYTES, Task
 
@@ -102,6 +102,8 @@ def _cut_off(
         count += len(items)
         if form == PICKLED:
             size += sum(payload.size_bytes for payload in items)
+        elif form == SMALL:
+            size += sum(map(len, items))
         seconds += (each or pace.SECONDS) * len(items)
         if rest is not None or count >= pace.MOST:
             break

@@ -23,8 +23,8 @@ from sleighexec import payload as pickling
 from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.reach import Reach
 from sleighexec.errors import UnsupportedOptionError
-from sleighexec.failures import arguments, failure_of
-from sleighexec.functions import CLASSIC_NAMES, PLAIN, SINGLE, Learned, apply
+from sleighexec.failures import arguments, failure_of, small_arguments
+from sleighexec.functions import CLASSIC_NAMES, PLAIN, SINGLE, SMALL, Learned, apply
 from sleighexec.messages import Payload
 
 LONG = 0.05  # seconds: behind a call that runs so long nothing waits in its batch
@@ -224,7 +224,8 @@ class Run:
                     elif form == PLAIN:
                         result = function(*item)
                     else:
-                        args, kwargs = arguments(item)
+                        small = form == SMALL
+                        args, kwargs = small_arguments(item) if small else arguments(item)
                         result = function(*args, **kwargs)
                         args = kwargs = None
                     if type(result) in pickling.SIMPLE:
