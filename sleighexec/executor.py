@@ -27,6 +27,7 @@ from sleighexec.errors import UnsupportedOptionError
 from sleighexec.functions import (
     PICKLED,
     PLAIN,
+    ROWS,
     SINGLE,
     SMALL,
     UNFILLED,
@@ -54,7 +55,7 @@ from sleighexec.options import (
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
 from sleighexec.resources import needs_of
-from sleighexec.task import Settings, Task
+from sleighexec.task import BATCH_BYTES, Settings, Task
 from sleighexec.views import View
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
@@ -486,7 +487,9 @@ class SleighExecutor(EachCalls, Executor):
             fn: Called with one item of each iterable; ends with the shortest one.
             timeout: Seconds from now after which waiting for a result raises TimeoutError.
             chunksize: Items that travel together. 1, the default, leaves it to the pool, which
-                goes by how long the calls take; there is seldom a reason for another number.
+                goes by how long the calls take; there is seldom a reason for another number. More
+                than 1: they are pickled together, as the standard library does it, so that they
+                may share in the worker what they share here.
             buffersize: How many calls (chunks, with `chunksize`) may be ahead of the result that
                 was taken last; the iterables are then read as results are taken, and may be
                 infinite. None: everything is read and submitted now.
@@ -574,19 +577,25 @@ class SleighExecutor(EachCalls, Executor):
 
     def _pickled(self, job: MapJob, items: list[Any]) -> tuple[int, list[Any]]:
         """The arguments of these calls as they travel, and in which form; the job needs it all."""
-        first = () if job.apply_to is None else (job.apply_to,)
+        rows = [(item,) for item in items] if job.single else items
+        if job.apply_to is not None:
+            rows = [(job.apply_to, *row) for row in rows]
+        if job.chunk > 1 and self._engine.takes_rows:
+            # As in the standard library, what travels together shares what it has in common.
+            starts = range(0, len(rows), job.chunk)
+            chunks = self._functions.dumps_small(
+                (rows[i : i + job.chunk] for i in starts), most=BATCH_BYTES
+            )
+            if chunks is not None:
+                job.need(chunks[1])
+                return ROWS, [each for each in chunks[0] for _ in range(job.chunk)][: len(rows)]
         keywords: dict[str, Any] = {}
-
-        def calls() -> Iterator[tuple[Any, ...]]:
-            for item in items:
-                yield (*first, item) if job.single else (*first, *item), keywords
-
-        if (small := self._functions.dumps_small(calls())) is not None:
+        if (small := self._functions.dumps_small((row, keywords) for row in rows)) is not None:
             job.need(small[1])
             return SMALL, small[0]
         payloads = []
-        for call in calls():
-            payload, needs = self._functions.dumps_call(call)
+        for row in rows:
+            payload, needs = self._functions.dumps_call((row, keywords))
             job.need(needs)
             payloads.append(self._fit(payload))
         return PICKLED, payloads

@@ -40,6 +40,22 @@ def small_arguments(head: bytes) -> Any:
         raise BadArguments from error
 
 
+class Rows:
+    """The positional arguments of many calls, in one pickle: read for the first that begins."""
+
+    __slots__ = ("_pickled", "_rows")
+
+    def __init__(self, pickled: bytes) -> None:
+        self._pickled = pickled
+        self._rows: Any = None
+
+    def row(self, index: int) -> Any:
+        """Those of one call. Raises BadArguments: they cannot be rebuilt."""
+        if self._rows is None:
+            self._rows = small_arguments(self._pickled)
+        return self._rows[index]
+
+
 def failure_of(error: BaseException, skip: str) -> bytes:
     """What the caller gets to see of an error of a call, without frames of the file `skip`."""
     if isinstance(error, BadArguments):

@@ -31,8 +31,9 @@ BIG = 1024 * 1024  # bytes from which what all calls of an eachElem have is sent
 KEPT = 1024  # functions whose definition is remembered; more are pickled again when used again
 
 # The form in which the arguments of a call travel: a tuple of simple values; the only one of them;
-# (args, kwargs) as the bytes of a small pickle; as a Payload; and while they are not all there yet.
-PLAIN, SINGLE, SMALL, PICKLED, UNFILLED = 0, 1, 2, 3, 4
+# (args, kwargs) as the bytes of a small pickle; those of many calls in one pickle, as its bytes and
+# which of them it is; as a Payload; and while they are not all there yet.
+PLAIN, SINGLE, SMALL, ROWS, PICKLED, UNFILLED = 0, 1, 2, 3, 4, 5
 
 # Builtins of every worker; what the client has under these names stays there.
 CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws")
@@ -204,10 +205,10 @@ class FunctionTable:
             return payload, self._needs([])
 
     def dumps_small(
-        self, calls: Iterable[object]
+        self, calls: Iterable[object], most: int = pickling.OUT_OF_BAND
     ) -> tuple[list[bytes], tuple[GlobalValue, ...]] | None:
-        """Many calls, each of them small and by itself; None: one is not, or is more than that."""
-        heads = pickling.dumps_small(calls)
+        """Many calls, each below `most` bytes, and by itself; None: one is more than that."""
+        heads = pickling.dumps_small(calls, most)
         if heads is None or not any([pickling.STACK_GLOBAL in head for head in heads]):
             return None if heads is None else (heads, ())
         with self._lock:

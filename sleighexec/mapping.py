@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
-from sleighexec.functions import PICKLED, SMALL, Definition, GlobalValue
+from sleighexec.functions import PICKLED, ROWS, SMALL, Definition, GlobalValue
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
@@ -61,9 +61,9 @@ class MapJob:
         apply_to: Any = None,
         meter: Meter | None = None,
     ) -> None:
-        """`chunk` above 1 fixes how many items travel together; `apply_to` travels with each.
+        """`chunk` above 1: so many items travel together, or several times as many.
 
-        `single`: each item is the only argument, not a tuple of all.
+        `single`: each item is the only argument, not a tuple of all. `apply_to` is one before it.
         """
         self.meter = meter
         self.engine, self.definition, self.needs = engine, definition, needs
@@ -179,14 +179,13 @@ class Span:
         if job.cancelled:
             return None, None
         count = self.stop - self.start
+        # A share that leaves something for everybody, down to what takes next to no time.
+        share = -(-count // (2 * job.engine.max_workers or 1))
+        limit = min(limit, max(share, limit // LEAST_SHARE))
+        if self.form in (SMALL, ROWS, PICKLED):
+            limit = self._light(limit)
         if job.chunk > 1:
-            limit = job.chunk
-        else:
-            # A share that leaves something for everybody, down to what takes next to no time.
-            share = -(-count // (2 * job.engine.max_workers or 1))
-            limit = min(limit, max(share, limit // LEAST_SHARE))
-            if self.form in (SMALL, PICKLED):
-                limit = self._light(limit)
+            limit = max(limit // job.chunk, 1) * job.chunk
         if count <= limit:
             return self, None
         part = Span(job, self.form, self.start, self.start + limit)
@@ -195,10 +194,10 @@ class Span:
 
     def _light(self, limit: int) -> int:
         """How many of the first `limit` items make a batch that is not too big."""
-        size, small = 0, self.form == SMALL
+        size, among = 0, self.job.chunk if self.form == ROWS else 1
         for number in range(min(limit, self.stop - self.start)):
             item = self.job.items[self.start + number]
-            size += len(item) if small else item.size_bytes
+            size += item.size_bytes if self.form == PICKLED else len(item) // among
             if size > BATCH_BYTES:
                 return number + 1
         return limit
@@ -209,7 +208,19 @@ class Span:
     def parts(self) -> Parts:
         job = self.job
         items = job.items[self.start : self.stop]
+        if self.form == ROWS:
+            items = self._rows()
         return job.definition, job.needs, self.form, items, job.settings
+
+    def _rows(self) -> list[Any]:
+        """Each pickle that it has calls of, and which of those in it these are."""
+        rows, at, chunk = [], self.start, self.job.chunk
+        while at < self.stop:
+            first = at % chunk
+            count = min(chunk - first, self.stop - at)
+            rows.append((self.job.items[at], first, first + count))
+            at += count
+        return rows
 
     def called(self) -> Definition | None:
         return self.job.definition

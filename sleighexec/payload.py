@@ -71,19 +71,18 @@ def dumps_named(value: object) -> Payload | None:
     return None if b"__main__" in head else Payload(head, buffers)
 
 
-def dumps_small(values: Iterable[object]) -> list[bytes] | None:
-    """Each of these as a plain pickle of its own, see `dumps_named`; None: one is more, or big."""
+def dumps_small(values: Iterable[object], most: int = OUT_OF_BAND) -> list[bytes] | None:
+    """Each of these as a plain pickle of its own, see `dumps_named`, below `most` bytes.
+
+    None: one of them is more than that, or has a buffer that stays outside.
+    """
     dumps = pickle.dumps
     try:
         heads = [dumps(value, PROTOCOL, buffer_callback=_keep_in) for value in values]
     except Exception:
         return None
-    return heads if all(map(_is_small, heads)) and not _any_by_value() else None
-
-
-def _is_small(head: bytes) -> bool:
-    """Whether such a pickle is small, and right elsewhere."""
-    return len(head) < OUT_OF_BAND and b"__main__" not in head
+    small = all([len(head) < most and b"__main__" not in head for head in heads])
+    return heads if small and not _any_by_value() else None
 
 
 loads_small = pickle.loads  # one of them
@@ -601,7 +600,7 @@ def dump_mixed(value: object) -> bytes | None:
         head = pickle.dumps(value, PROTOCOL, buffer_callback=_keep_in)
     except Exception:
         return None
-    small = _is_small(head) and not _any_by_value()
+    small = len(head) < OUT_OF_BAND and b"__main__" not in head and not _any_by_value()
     return marshal.dumps((head,), EVERYWHERE) if small else None
 
 

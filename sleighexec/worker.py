@@ -36,8 +36,8 @@ from sleighexec.client import ONE_WAY, SocketConnection
 from sleighexec.context import WorkerContext
 from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError
-from sleighexec.failures import arguments, explain, failure_of, small_arguments
-from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, SINGLE, SMALL, Learned, apply
+from sleighexec.failures import Rows, arguments, explain, failure_of, small_arguments
+from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, ROWS, SINGLE, SMALL, Learned, apply
 from sleighexec.hints import TYPE_CHECKING, Any, cast
 from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, ROOM, SHELL, Journal, Records
 from sleighexec.messages import (
@@ -300,6 +300,9 @@ class Worker:
             if form == PICKLED and self._learned.constants is not None:
                 for head, buffers in items:
                     self._learned.await_constants(head, buffers)
+            elif form == ROWS:
+                rows = [(Rows(pickled), range(*part)) for pickled, *part in items]
+                items = [(each, index) for each, part in rows for index in part]
             self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
 
     def _run_calls(self, *, hurry: bool) -> None:
@@ -345,6 +348,9 @@ class Worker:
                 elif form == SMALL:
                     item = small_arguments(item)
                     result = function(*item[0], **item[1])
+                elif form == ROWS:
+                    item = item[0].row(item[1])
+                    result = function(*item)
                 else:
                     item = arguments(item, self._learned.payload)
                     result = function(*item[0], **item[1])
@@ -623,7 +629,7 @@ class Worker:
                     if grants and self._connection.memory is not None:
                         self._connection.memory.grant(grants)
                     self._news.append(news)
-                    self._return({batch.loan: sum(len(items) for *_, items in groups)})
+                    self._return({batch.loan: sum(map(_size, groups))})
                 if lined_up and not self._prefetch:
                     # The last ones first: what goes back stands first in line.
                     lined_up = False
@@ -645,6 +651,12 @@ class Worker:
     def _return(self, calls: dict[int, int]) -> None:
         for loan, count in calls.items():
             self._connection.post(Return(loan, count), ONE_WAY)
+
+
+def _size(group: tuple[Any, ...]) -> int:
+    """How many calls are in a group, as it comes."""
+    _, form, _, _, items = group
+    return sum(stop - first for _, first, stop in items) if form == ROWS else len(items)
 
 
 def _deadline(seconds: float) -> float:

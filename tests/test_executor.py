@@ -384,6 +384,62 @@ def test_every_item_of_a_map_has_arguments_of_its_own(executor: SleighExecutor) 
     assert [future.result(PATIENCE) for future in futures] == [2] * 50
 
 
+def grow(items: list[int]) -> int:
+    items.append(0)
+    return len(items)
+
+
+def test_only_what_travels_together_may_share_what_it_has_in_common(
+    executor: SleighExecutor,
+) -> None:
+    """As with ProcessPoolExecutor; but a chunk may be cut, and then its parts share nothing."""
+    for function in (grow, functools.partial(grow)):
+        its = list(executor.map(function, [[1]] * 6, chunksize=3))
+        for first, second, third in (its[:3], its[3:]):
+            assert first == 2
+            assert second in (2, 3)
+            assert third in (2, second + 1)
+
+
+def slow_or_deadly(item: dict[str, Any]) -> int:
+    if item["number"] == 5:
+        time.sleep(0.3)
+    if item["number"] == 33 and not item["path"].exists():
+        item["path"].touch()
+        os._exit(1)
+    return item["number"] + os.getpid() * item["number"] % 2 * 0
+
+
+@pytest.mark.parametrize("buffersize", [None, 2])
+def test_a_chunk_may_be_cut_where_a_call_takes_long_or_its_worker_ends(
+    tmp_path: Path, buffersize: int | None
+) -> None:
+    items = [{"number": number, "path": tmp_path / "died"} for number in range(95)]
+    with SleighExecutor(2, retries=1) as executor:
+        results = executor.map(slow_or_deadly, items, chunksize=20, buffersize=buffersize)
+        assert list(results) == list(range(95))
+        assert (tmp_path / "died").exists()
+        assert executor.submit(add, 1).result(PATIENCE) == 1
+
+
+def test_a_chunk_that_cannot_be_rebuilt_fails_with_all_its_calls(executor: SleighExecutor) -> None:
+    items = [[1], [2], ExplodesAtUnpickle(), [4], [5]]
+    results = executor.map(len, items, chunksize=2)  # type: ignore[arg-type]
+    assert [next(results), next(results)] == [1, 1]
+    with pytest.raises(SerializationError, match="boom"):
+        next(results)
+    assert list(executor.map(len, items[3:], chunksize=2)) == [1, 1]  # type: ignore[arg-type]
+
+
+def test_chunks_of_what_is_big_or_has_no_name_come_back_whole(executor: SleighExecutor) -> None:
+    items = [numpy.full(40_000, number) for number in range(5)]
+    for number, each in enumerate(executor.map(given, items, chunksize=2)):
+        numpy.testing.assert_array_equal(each, items[number])
+    calls = [lambda n=number: n for number in range(7)]  # type: ignore[misc]
+    assert list(executor.map(lambda call: call(), calls, chunksize=3)) == list(range(7))
+    assert list(executor.map(given, ["x" * 60_000] * 40 + [[1]], chunksize=30))[-1] == [1]
+
+
 def test_a_call_is_taken_as_it_was_when_submitted(executor: SleighExecutor) -> None:
     items: list[int] = []
     futures = []

@@ -22,6 +22,7 @@ class Engine(Protocol):
 
     max_workers: int
     forked: bool  # this is a forked child: nothing works here
+    takes_rows: bool  # whether many calls may have their arguments in one pickle: form ROWS
     stop_at_exit: bool  # at the end of the program stop, instead of finishing what was put
 
     def admit(self, settings: Settings) -> None:

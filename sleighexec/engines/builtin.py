@@ -100,6 +100,8 @@ class _Sticky:
 class BuiltinEngine(Hosts):
     """See `sleighexec.engines.base.Engine`."""
 
+    takes_rows = True
+
     def __init__(
         self,
         launchers: Sequence[Launcher],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sleighexec import payload as pickling
 from sleighexec import records
-from sleighexec.functions import PICKLED, SINGLE, SMALL
+from sleighexec.functions import PICKLED, ROWS, SINGLE, SMALL
 from sleighexec.hints import Any
 from sleighexec.messages import Payload, Report
 from sleighexec.task import MEMORY, OOM, TIMEOUT, Loss, Parts, Sink, Task, is_deadly
@@ -151,6 +151,9 @@ def _clipped(form: int, item: Any) -> str:
 
     Those that are pickled stay so: rebuilding them may be what the worker died of.
     """
+    if form == ROWS:
+        pickled, first, _ = item
+        return f"number {first} of {len(pickled)} bytes pickled"
     if form in (SMALL, PICKLED):
         return f"{len(item) if form == SMALL else item.size_bytes} bytes pickled"
     return ", ".join(map(reprlib.repr, (item,) if form == SINGLE else item))

@@ -15,7 +15,7 @@ from sleighexec.connections import Connection
 from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.functions import PICKLED, SMALL, FunctionTable, Known, places_of
+from sleighexec.functions import PICKLED, ROWS, SMALL, FunctionTable, Known, places_of
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Task
@@ -85,6 +85,8 @@ class WorkerLink:
                 items = list(map(known.carry, items))
             elif form == SMALL:
                 size += sum(map(len, items))
+            elif form == ROWS:
+                size += sum(len(pickled) for pickled, *_ in items)
             places = definition.places + places_of(needs) if needs else definition.places
             limits = settings.limits
             if limits is not None:

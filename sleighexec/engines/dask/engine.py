@@ -33,6 +33,8 @@ from sleighexec.workerinfo import WorkerInfo
 class DaskEngine(Losses):
     """See `sleighexec.engines.base.Engine`."""
 
+    takes_rows = False
+
     def __init__(self, engine: Any, **options: Any) -> None:
         """See SleighExecutor and Dispatch."""
         super().__init__(engine, **options)
