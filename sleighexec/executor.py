@@ -25,6 +25,7 @@ from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.functions import (
+    LONG,
     PICKLED,
     PLAIN,
     ROWS,
@@ -36,6 +37,7 @@ from sleighexec.functions import (
     GlobalValue,
     constant,
     named,
+    simple_form,
 )
 from sleighexec.future import Chunk, Group, SleighFuture
 from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
@@ -70,7 +72,6 @@ T = TypeVar("T")
 
 HEADROOM = 1024 * 1024  # bytes of a frame for all that travels beside the arguments
 
-_SIMPLE = pickling.SIMPLE
 _counter = itertools.count()
 
 
@@ -345,8 +346,8 @@ class SleighExecutor(EachCalls, Executor):
         if definition is None:
             definition, args = self._functions.apply_as(fn), (fn, *args)
             first = 1
-        elif not kwargs and all([type(arg) in _SIMPLE for arg in args]):
-            return definition, (), PLAIN, args
+        elif not kwargs and (form := simple_form(args)) is not None:
+            return definition, (), form, args
         else:
             first = 0
             # Nearly always it is no more than that; a Future would not be.
@@ -395,17 +396,17 @@ class SleighExecutor(EachCalls, Executor):
         """Make a future for each row, and put them together."""
         if settings.needs:
             self._put(settings, ())  # raises, before anything is pickled, if nobody has that
-        engine, functions, simple = self._engine, self._functions, pickling.SIMPLE
+        engine, functions = self._engine, self._functions
         definition = None if type(fn) is pickling.Shared else functions.define(fn)
         known = definition or functions.apply_as(fn)
         # What travels in one chunk travels in one form.
-        whole = chunk_size > 1 and not all([type(arg) in simple for row in rows for arg in row])
+        whole = chunk_size > 1 and any([simple_form(row) is None for row in rows])
         by_key = definition is not None and not whole
         futures: list[SleighFuture] = []
         failed: list[tuple[int, Exception]] = []
         for row in rows:
-            if by_key and all([type(arg) in simple for arg in row]):
-                future = SleighFuture(engine, known, (), PLAIN, row, settings, group)
+            if by_key and (simple := simple_form(row)) is not None:
+                future = SleighFuture(engine, known, (), simple, row, settings, group)
             else:
                 args = row if definition is not None else (fn, *row)
                 form, item = PICKLED, None
@@ -565,10 +566,10 @@ class SleighExecutor(EachCalls, Executor):
             return
         if job.meter is not None:
             job.meter.expect(len(items))
-        values = items if job.single else itertools.chain.from_iterable(items)
-        form = SINGLE if job.single else PLAIN
-        if job.apply_to is not None or not _SIMPLE.issuperset(map(type, values)):
+        if job.apply_to is not None or (form := _simple_form(items, single=job.single)) is None:
             form, items = self._pickled(job, items)
+        elif form == LONG and job.single:
+            items = [(item,) for item in items]
         if self._max_pending is None:
             self._put(job.settings, (job.add(form, items),))
         else:  # each chunk counts
@@ -893,6 +894,17 @@ def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> I
         alive._add(job, chunk)
         del alive
         yield True
+
+
+def _simple_form(items: list[Any], *, single: bool) -> int | None:
+    """As `functions.simple_form`, of all calls of a map: each item is one argument, or all."""
+
+    def values() -> Iterable[Any]:
+        return items if single else itertools.chain.from_iterable(items)
+
+    if pickling.ATOMS.issuperset(map(type, values())) or pickling.all_simple(values()):
+        return SINGLE if single else PLAIN
+    return LONG if pickling.SIMPLE.issuperset(map(type, values())) else None
 
 
 def _fitting(payload: Payload) -> Payload:

@@ -30,10 +30,19 @@ MAX_NAMES = 1000  # of functions that travel with their calls; more have no name
 BIG = 1024 * 1024  # bytes from which what all calls of an eachElem have is sent once to a worker
 KEPT = 1024  # functions whose definition is remembered; more are pickled again when used again
 
-# The form in which the arguments of a call travel: a tuple of simple values; the only one of them;
+# The form in which the arguments of a call travel: a tuple of simple values; one with long texts
+# among them, so that not many such calls make a batch; the only argument, a simple value;
 # (args, kwargs) as the bytes of a small pickle; those of many calls in one pickle, as its bytes and
 # which of them it is; as a Payload; and while they are not all there yet.
-PLAIN, SINGLE, SMALL, ROWS, PICKLED, UNFILLED = 0, 1, 2, 3, 4, 5
+PLAIN, LONG, SINGLE, SMALL, ROWS, PICKLED, UNFILLED = range(7)
+
+
+def simple_form(args: tuple[Any, ...]) -> int | None:
+    """PLAIN or LONG; None: not all of these arguments are of simple types."""
+    if pickling.all_simple(args):
+        return PLAIN
+    return LONG if pickling.SIMPLE.issuperset(map(type, args)) else None
+
 
 # Builtins of every worker; what the client has under these names stays there.
 CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws")

@@ -17,8 +17,9 @@ from concurrent.futures import TimeoutError
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
-from sleighexec.functions import PICKLED, ROWS, SMALL, Definition, GlobalValue
+from sleighexec.functions import LONG, PICKLED, ROWS, SMALL, Definition, GlobalValue
 from sleighexec.hints import TYPE_CHECKING, Any
+from sleighexec.payload import weight
 from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Span:
         # A share that leaves something for everybody, down to what takes next to no time.
         share = -(-count // (2 * job.engine.max_workers or 1))
         limit = min(limit, max(share, limit // LEAST_SHARE))
-        if self.form in (SMALL, ROWS, PICKLED):
+        if self.form in (LONG, SMALL, ROWS, PICKLED):
             limit = self._light(limit)
         if job.chunk > 1:
             limit = max(limit // job.chunk, 1) * job.chunk
@@ -194,13 +195,19 @@ class Span:
 
     def _light(self, limit: int) -> int:
         """How many of the first `limit` items make a batch that is not too big."""
-        size, among = 0, self.job.chunk if self.form == ROWS else 1
+        size = 0
         for number in range(min(limit, self.stop - self.start)):
-            item = self.job.items[self.start + number]
-            size += item.size_bytes if self.form == PICKLED else len(item) // among
+            size += self._weight(self.job.items[self.start + number])
             if size > BATCH_BYTES:
                 return number + 1
         return limit
+
+    def _weight(self, item: Any) -> int:
+        if self.form == PICKLED:
+            return int(item.size_bytes)
+        if self.form == LONG:
+            return weight(item)
+        return len(item) // (self.job.chunk if self.form == ROWS else 1)
 
     def give_back(self) -> None:
         pass

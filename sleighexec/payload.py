@@ -39,6 +39,18 @@ MAX_FRAMES = 200  # of one traceback; the middle of a longer one is left out
 
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
 SIMPLE = frozenset({int, str, float, bool, bytes, type(None), complex})
+SHORT = 1024  # characters or bytes of a text that may travel so; some thousand make a batch
+ATOMS = SIMPLE - {str, bytes}
+
+
+def all_simple(values: Iterable[object]) -> bool:
+    """Whether these are values of simple types, and none of them is a long text."""
+    return all(
+        [
+            type(value) in ATOMS or (type(value) in (str, bytes) and len(value) < SHORT)  # type: ignore[arg-type]
+            for value in values
+        ]
+    )
 
 
 # ------------------------------------------------------------------ values
@@ -100,6 +112,34 @@ def _any_by_value() -> bool:
     """Whether cloudpickle was told to take along what is of certain modules."""
     module = sys.modules.get("cloudpickle.cloudpickle")
     return module is not None and bool(module._PICKLE_BY_VALUE_MODULES)
+
+
+def dumps_outside(value: object) -> Payload:
+    """The same, where the value may be a long text: its content stays outside of the pickle."""
+    return dumps(outside(value))
+
+
+def outside(value: Any) -> Any:
+    """What stands in a pickle for a value: for a long text, what keeps its content outside."""
+    if isinstance(value, (str, bytes)) and len(value) >= OUT_OF_BAND:
+        return _Outside(value)
+    return value
+
+
+def weight(args: Iterable[Any]) -> int:
+    """How long the texts among these arguments are, in bytes or characters."""
+    return sum([len(arg) for arg in args if type(arg) in (str, bytes)])
+
+
+class _Outside:
+    def __init__(self, text: str | bytes) -> None:
+        self._text = text
+
+    def __reduce__(self) -> Any:
+        if isinstance(self._text, bytes):
+            return bytes, (pickle.PickleBuffer(self._text),)
+        content = self._text.encode("utf-8", "surrogatepass")
+        return str, (pickle.PickleBuffer(content), "utf-8", "surrogatepass")
 
 
 def dumps_whole(value: object) -> bytes:
@@ -563,8 +603,8 @@ def add_note(error: BaseException, note: str) -> None:
 # Results of simple types stand together in a run: a list as `marshal` writes it, "[", how many they
 # are, and one behind the other. So each is written on its own, by itself complete, and a thousand
 # are read by one call. A run that is still being written has the size OPEN, goes to the end of what
-# is there, and says that it has none. In a mixed run, small results of other types stand too, as
-# plain pickles: each is the bytes of one, in a tuple.
+# is there, and says that it has none. In a mixed run, small results of other types stand too, each
+# as the bytes of its pickle, in a tuple.
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
@@ -594,14 +634,9 @@ def dump_simple(value: Any) -> bytes:
     return marshal.dumps(value, EVERYWHERE)
 
 
-def dump_mixed(value: object) -> bytes | None:
-    """A value of another type, as it stands in a mixed run; None: it has to stand by itself."""
-    try:
-        head = pickle.dumps(value, PROTOCOL, buffer_callback=_keep_in)
-    except Exception:
-        return None
-    small = len(head) < OUT_OF_BAND and b"__main__" not in head and not _any_by_value()
-    return marshal.dumps((head,), EVERYWHERE) if small else None
+def dump_mixed(pickled: bytes) -> bytes:
+    """A value of another type, pickled, as it stands in a mixed run."""
+    return marshal.dumps((pickled,), EVERYWHERE)
 
 
 def _load_open_run(data: memoryview) -> list[Any]:

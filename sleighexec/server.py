@@ -258,6 +258,7 @@ class Server:
                 call(*args)
             except BaseException:  # a thread's last resort: user code was caught further down
                 log.critical("sleighexec: an internal error was not handled", exc_info=True)
+            call = args = None  # type: ignore[assignment] # see outcomes.deliver
 
     def wake_by(self, at: float) -> None:
         """Call `on_time` at this time of the monotonic clock, or before. Under the lock."""

@@ -105,8 +105,9 @@ class Worker:
         self._journal, self._text = journal.memory, journal.text
         self._records = Records(journal)
         self._words = self._records.words
-        # The types whose values may go into the open run; none, if the present call has printed.
-        self._straight = set(pickling.SIMPLE)
+        # The types whose values may go into the open run, and those for which that depends on how
+        # long one is; none, if the present call has printed.
+        self._straight, self._texts = set(pickling.ATOMS), {str, bytes}
         self._revoked = Revoked(0, 0, 0)  # the latest of them
         self._halt = 0  # the number of that which the main thread has gone by
         self._learned = Learned()
@@ -318,13 +319,14 @@ class Worker:
     def _run_group(self, group: _Group) -> None:
         """Run calls of one function. The straight path of a call: what can be, is done before."""
         pop, form, limits = group.items.popleft, group.form, group.limits
-        straight, dumps, version = self._straight, marshal.dumps, pickling.EVERYWHERE
+        straight, texts, most = self._straight, self._texts, pickling.OUT_OF_BAND
+        dumps, version = marshal.dumps, pickling.EVERYWHERE
         words, write, usual = self._words, self._journal.write, pickling.RUN
         halt, number = self._halt, self._finished
         words[LOAN] = group.loan
         function = self._learned.ready(group.key)
         careful = function is None or limits is not None or bool(self._learned.failed)
-        data: bytes | None
+        data: Any
         end = self._open_run(number + 1)
         while True:
             try:
@@ -354,19 +356,17 @@ class Worker:
                 else:
                     item = arguments(item, self._learned.payload)
                     result = function(*item[0], **item[1])
-                if type(result) in straight:
-                    data = dumps(result, version)
-                else:
-                    data = self._pickled_small(result)
-                if data is not None:
-                    flag = usual
-                    try:
-                        words[END] = end = end + write(data)
-                    except ValueError:  # so much room is not left
-                        end = self._make_room(number, data)
+                if type(result) in straight or (type(result) in texts and len(result) < most):
+                    data, flag = dumps(result, version), usual
                 else:
                     self._finished = number - 1
                     flag, data = self._pickled(result)
+                if flag == usual:
+                    try:
+                        words[END] = end = end + write(data)
+                    except ValueError:  # so much room is not left
+                        flag, data = self._make_room(number, data, result)
+                        end = words[END]
             except BaseException as error:  # SystemExit too belongs to the task, not to us
                 self._finished = number - 1
                 flag, data = pickling.BAD, self._failure(error)
@@ -430,21 +430,16 @@ class Worker:
                 self._records.open_run(number)
             return self._words[END]
 
-    def _make_room(self, number: int, data: bytes) -> int:
-        """Write a result that is too long for the open run; how far the records go then."""
+    def _make_room(self, number: int, data: bytes, result: object) -> tuple[int, bytes | None]:
+        """Write a result that is too long for what is left of the open run; as `_pickled`."""
         self._finished = number - 1
-        self._check_size(len(data))
         self._flush()
-        if pickling.RUN_HEAD + len(data) <= ROOM:
-            self._open_run(number)
-            self._records.mix()  # perhaps it is of another type: then it is small enough to be here
-            self._words[END] += self._journal.write(data)
-        else:
-            entry = bytearray(pickling.run_head(number) + data)
-            pickling.close_run(entry, 0, len(entry), 1)
-            self._connection.post(Results((Payload(entry),)), ONE_WAY)
-            self._open_run(number + 1)
-        return self._words[END]
+        if pickling.RUN_HEAD + len(data) > ROOM:
+            return self._sent_alone(pickling.dumps(result))
+        self._open_run(number)
+        self._records.mix()  # perhaps it is a pickle
+        self._words[END] += self._journal.write(data)
+        return pickling.RUN, data
 
     def _write_record(self, flag: int, data: bytes | None) -> None:
         """Write any other outcome of the next call to be finished, unless it went out by itself."""
@@ -463,7 +458,8 @@ class Worker:
 
     def _forget_text(self) -> None:
         self._text.clear()
-        self._straight.update(pickling.SIMPLE)
+        self._straight.update(pickling.ATOMS)
+        self._texts.update((str, bytes))
 
     def _write(self, flag: int, data: bytes) -> None:
         number = self._finished + 1
@@ -483,30 +479,31 @@ class Worker:
         explain(error, None if self._shipped is None else self._shipped.refused)
         return failure_of(error, __file__)
 
-    def _pickled_small(self, result: object) -> bytes | None:
-        """A result of another type, as it stands in the open run; None: it cannot stand there."""
-        if not self._straight:  # the call has printed, and that comes before its result
-            return None
-        data = pickling.dump_mixed(result)
-        if data is not None:
-            self._records.mix()
-        return data
-
     def _pickled(self, result: object) -> tuple[int, bytes | None]:
         """A result as a record's flag and bytes; no bytes if it went out by itself.
+
+        A small one is to stand in the open run, unless its call has printed: that comes before.
 
         Raises:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
         try:
-            payload = pickling.dumps(result)
+            payload = pickling.dumps_outside(result)
         except BaseException as error:
             text = f"while pickling the result of the task, a {type(result).__name__}"
             pickling.add_note(error, text)
             raise
+        head = bytes(payload.head)
+        if payload.buffers or len(head) >= pickling.OUT_OF_BAND:
+            return self._sent_alone(payload)
+        if not self._straight:
+            return pickling.GOOD, head
+        self._records.mix()
+        return pickling.RUN, pickling.dump_mixed(head)
+
+    def _sent_alone(self, payload: Payload) -> tuple[int, bytes | None]:
+        """Send a big result by itself, behind all that is ready."""
         self._check_size(payload.size_bytes)
-        if not payload.buffers:
-            return pickling.GOOD, bytes(payload.head)
         with self._flushing:
             self._records.close_run(self._finished)
             self._write_text()
@@ -562,6 +559,7 @@ class Worker:
             return
         with self._flushing:
             self._straight.clear()
+            self._texts.clear()
             self._text.add(text)
             self._printed = True
             if lines and (self._tell_lines or self._store_lines is not None):

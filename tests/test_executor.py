@@ -29,7 +29,9 @@ import numpy
 import pytest
 
 from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors
-from sleighexec.functions import PLAIN
+from sleighexec.engines.workers import WorkerLink
+from sleighexec.functions import LONG, PLAIN
+from sleighexec.future import SleighFuture
 from sleighexec.mapping import MapJob
 from tests.conftest import wait_for, wait_for_file
 
@@ -387,6 +389,44 @@ def test_every_item_of_a_map_has_arguments_of_its_own(executor: SleighExecutor) 
 def grow(items: list[int]) -> int:
     items.append(0)
     return len(items)
+
+
+LONG_TEXTS = ["short", "x" * 70_000, b"y" * 2_000_000, b"", "\ud800" * 30_000, 7, None, "z" * 2000]
+
+
+def both(first: object, second: object) -> tuple[object, object]:
+    return first, second
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 3}, {"buffersize": 2}], ids=str)
+def test_long_texts_come_and_go_as_they_are(
+    executor: SleighExecutor, options: dict[str, int]
+) -> None:
+    assert list(executor.map(given, LONG_TEXTS, **options)) == LONG_TEXTS  # type: ignore[arg-type]
+    pairs = list(zip(LONG_TEXTS, LONG_TEXTS[::-1]))
+    assert list(executor.map(both, *zip(*pairs), **options)) == pairs  # type: ignore[arg-type]
+    factor = 1
+    by_value = executor.map(lambda text: (text, factor), LONG_TEXTS, **options)  # type: ignore[arg-type]
+    assert list(by_value) == [(text, 1) for text in LONG_TEXTS]
+    futures = [executor.submit(both, *pair) for pair in pairs * 3]
+    assert [future.result(PATIENCE) for future in futures] == pairs * 3
+    assert executor.eachElem(given, [LONG_TEXTS]) == LONG_TEXTS
+    assert executor.eachElem(given, [LONG_TEXTS], chunkSize=3) == LONG_TEXTS
+
+
+def test_a_batch_is_cut_where_long_texts_make_it_big(executor: SleighExecutor) -> None:
+    function = executor._functions.define(abs)
+    assert function is not None
+    job = MapJob(executor._engine, function, (), executor._settings)
+    part, rest = job.add(LONG, [("x" * 500_000,)] * 100).begin(1000)
+    assert (part.size(), rest.size()) == (3, 97)
+    link = WorkerLink(1, 0, "here", Any, executor._functions)  # type: ignore[arg-type]
+    futures = [
+        SleighFuture(executor._engine, function, (), LONG, ("x" * 500_000,), executor._settings)
+    ]
+    payload, sent, _ = link.pack(futures * 100)  # type: ignore[arg-type]
+    assert sent == 3
+    assert payload.size_bytes < 2_000_000
 
 
 def test_only_what_travels_together_may_share_what_it_has_in_common(

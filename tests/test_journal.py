@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
             elif kind == "mixed":
                 assert records.open_run(number)
                 records.mix()
-                records.words[END] += journal.memory.write(pickling.dump_mixed(what))
+                records.words[END] += journal.memory.write(pickling.dump_mixed(pickle.dumps(what)))
                 written.append((number, what))
             elif kind == "send":
                 if what == "main":

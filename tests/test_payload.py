@@ -23,6 +23,10 @@ from sleighexec.messages import BYTES, PICKLE, TEXT, Payload, Results
 from sleighexec.payload import MAX_FRAMES, OUT_OF_BAND, dumps, dumps_error, loads, loads_error
 
 
+def repr_short(value):
+    return repr(value)[:9]
+
+
 def sent(payload):
     """A payload as it arrives at the other end of a socket."""
     data = b"".join(wire.encode(1, Results([payload])))
@@ -115,6 +119,20 @@ def test_a_module_that_is_to_travel_by_value_is_left_to_cloudpickle():
     finally:
         cloudpickle.unregister_pickle_by_value(here)
     assert pickling.dumps_named(Point(1)) is not None
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\u00e4\ud800" * OUT_OF_BAND, b"\0\xff" * OUT_OF_BAND, "short", b"", 5, None],
+    ids=repr_short,
+)
+def test_the_content_of_a_long_text_stays_outside(value):
+    payload = sent(pickling.dumps_outside(value))
+    its = loads(payload)
+    assert its == value
+    assert type(its) is type(value)
+    assert bool(payload.buffers) == (pickling.weight([value]) > OUT_OF_BAND)
+    assert len(payload.head) < 200
 
 
 def test_what_cannot_be_pickled_says_so_itself():

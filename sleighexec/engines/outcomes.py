@@ -26,8 +26,14 @@ BROKEN_BY_CRASH = (
 
 
 def deliver(done: list[Outcome]) -> None:
-    """Rebuild outcomes and hand them over. Runs users' code, so without the lock."""
-    for sink, index, flag, data, buffers in done:
+    """Rebuild outcomes in their order, and hand them over; the list is empty then.
+
+    Runs users' code, so without the lock. Errors that are rebuilt keep this frame alive, since
+    their tracebacks do: it must not hold the results of others.
+    """
+    done.reverse()
+    while done:
+        sink, index, flag, data, buffers = done.pop()
         if flag == pickling.RUN:
             if len(data) == 1:
                 sink.deliver(index, data[0], None)
@@ -47,6 +53,7 @@ def deliver(done: list[Outcome]) -> None:
             error = _not_rebuilt(problem, data)
         sink.deliver(index, value, error)
         value = error = None
+    data = buffers = None  # type: ignore[assignment]
 
 
 def _deliver_mixed(sink: Sink, index: int, data: list[Any]) -> None:

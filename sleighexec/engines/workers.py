@@ -15,7 +15,7 @@ from sleighexec.connections import Connection
 from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.functions import PICKLED, ROWS, SMALL, FunctionTable, Known, places_of
+from sleighexec.functions import LONG, PICKLED, PLAIN, ROWS, SMALL, FunctionTable, Known, places_of
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Task
@@ -83,6 +83,9 @@ class WorkerLink:
             if form == PICKLED:
                 size += sum(payload.size_bytes for payload in items)
                 items = list(map(known.carry, items))
+            elif form == LONG:
+                form, size = PLAIN, size + sum(map(pickling.weight, items))
+                items = [tuple(map(pickling.outside, item)) for item in items]
             elif form == SMALL:
                 size += sum(map(len, items))
             elif form == ROWS:

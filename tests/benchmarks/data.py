@@ -35,6 +35,15 @@ def measures(quick: bool) -> list[Measure]:
             rounds,
         ),
         Measure(
+            "bytes-1MB",
+            (
+                Row("there", "1,000,000 bytes as the argument of one call", "ms", False),
+                Row("and-back", "the same bytes, and back as its result", "ms", False),
+            ),
+            among(partial(carries, calls=10 if quick else 50)),
+            rounds,
+        ),
+        Measure(
             "array-64MB",
             _rows(big, (Goal(7, 20), Goal(8, 9), Goal(7, 0.6, COPY)), (Goal(7, 20),)),
             among(partial(travels, size=big, calls=3), module="numpy")
@@ -103,6 +112,18 @@ def travels(pool: Pool, size: int, calls: int) -> dict[str, float]:
         assert back[0] == number, "that was an older array"
     moved = size * calls / MB
     return {"there": moved / there, "and-back": 2 * moved / and_back}
+
+
+def carries(pool: Pool, calls: int) -> dict[str, float]:
+    """ms of one call with long bytes, and of one that returns them."""
+    argument = bytes(MB)
+    times = {}
+    for name, function in (("there", len), ("and-back", work.given)):
+        begin = time.perf_counter()
+        for _ in range(calls):
+            pool.result(pool.submit(function, argument))
+        times[name] = (time.perf_counter() - begin) / calls * 1e3
+    return times
 
 
 def copies(size: int, calls: int) -> dict[str, float]:

@@ -92,6 +92,26 @@ def measures(quick: bool) -> list[Measure]:
             rounds,
         ),
         Measure(
+            "map-tuples",
+            (
+                Row(
+                    "rate",
+                    f"map over {items:,} tuples, which come back: ours and multiprocessing.Pool's "
+                    f"by default, the others' in chunks of {CHUNK}",
+                    "calls/s",
+                    True,
+                ),
+            ),
+            {
+                key: opener
+                for name in RUNNING
+                for key, opener in among(
+                    partial(maps_tuples, count=items, size=chunks[name][0]), [name]
+                ).items()
+            },
+            rounds,
+        ),
+        Measure(
             "map-best",
             (
                 Row(
@@ -130,6 +150,16 @@ def submits_lists(pool: Pool, count: int) -> dict[str, float]:
     begin = time.perf_counter()
     for handle in [pool.submit(len, argument) for argument in arguments]:
         pool.result(handle)
+    return {"rate": count / (time.perf_counter() - begin)}
+
+
+def maps_tuples(pool: Pool, count: int, size: int | None) -> dict[str, float]:
+    """Calls per second of one map over tuples, which the function returns."""
+    argument = [(number, number / 2) for number in range(count)]
+    options = {} if size is None else {"chunksize": size}
+    begin = time.perf_counter()
+    for _ in pool.map(work.given, argument, **options):
+        pass
     return {"rate": count / (time.perf_counter() - begin)}
 
 

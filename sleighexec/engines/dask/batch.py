@@ -7,7 +7,7 @@ from collections import deque
 
 from sleighexec import payload as pickling
 from sleighexec.engines.outcomes import Outcome
-from sleighexec.functions import PICKLED, GlobalValue, places_of
+from sleighexec.functions import LONG, PICKLED, PLAIN, GlobalValue, places_of
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import Task, give_back
@@ -60,7 +60,9 @@ class Batch:
                 needed[each.namespace, each.name] = each
             if definition.key:
                 needed[definition.key] = definition
-            if form == PICKLED:
+            if form == LONG:
+                form = PLAIN
+            elif form == PICKLED:
                 items = [_carried(payload) for payload in items]
             places = definition.places + places_of(needs) if needs else definition.places
             if (definition.key, form, places, settings.limits) == kind:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 from sleighexec.engines.dask.batch import Pace, name_of
-from sleighexec.functions import PICKLED, SMALL
+from sleighexec.functions import LONG, PICKLED, SMALL
+from sleighexec.payload import weight
 from sleighexec.resources import Needs
 from sleighexec.task import BATCH_BYTES, Task
 
@@ -102,6 +103,8 @@ def _cut_off(
         count += len(items)
         if form == PICKLED:
             size += sum(payload.size_bytes for payload in items)
+        elif form == LONG:
+            size += sum(map(weight, items))
         elif form == SMALL:
             size += sum(map(len, items))
         seconds += (each or pace.SECONDS) * len(items)
