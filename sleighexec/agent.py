@@ -280,13 +280,13 @@ class Agent:
 
     def _fork(self, start: Start, descriptor: int) -> Worker | None:
         self._forked += 1
-        if self._forked > CPUS:
+        journal, setup = Journal(), json.loads(start.setup)
+        if self._forked > CPUS and setup["cloudpickle"]:
             # The first ones load it, if they need it, all at the same time: later ones would queue.
             with contextlib.suppress(ImportError):  # it is where only the client's sys.path leads
                 pickling._cloudpickle()
                 import sleighexec.records  # noqa: F401 - which a worker needs where logging is there
         gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
-        journal, setup = Journal(), json.loads(start.setup)
         if setup["depot"]:
             with contextlib.suppress(OSError, AttributeError):  # only Linux has such memory
                 self._depot = self._depot or Depot()

@@ -544,6 +544,7 @@ AGENT_IN_BAD_ORDER = """
     ours, theirs = socket.socketpair()
     agent = Agent(theirs, os.getppid())
     setup = {"cwd": "/", "environ": {}, "threads": 0, "beside": 1, "memory": None, "pass_on": True}
+    setup["cloudpickle"] = False
     setup |= {"slots": {}, "depot": False}
     setup = json.dumps(setup)
     frame = b"".join(wire.encode(0, Start(1, setup))) + b"".join(wire.encode(0, StopAgent()))

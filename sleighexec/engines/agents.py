@@ -114,7 +114,7 @@ class AgentLink:
         whereabouts: dict[str, Any] = {"cwd": ".", "environ": {}}  # as the agent has it
         if not self._remote:
             whereabouts = {"cwd": _cwd(), "environ": _changed(self._environ, os.environ)}
-        setup = whereabouts | setup
+        setup = whereabouts | {"cloudpickle": "cloudpickle" in sys.modules} | setup
         frame = b"".join(wire.encode(0, Start(number, json.dumps(setup))))
         try:
             with theirs:
