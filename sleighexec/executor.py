@@ -2,7 +2,7 @@
 
     submit(fn, *args) ─▶ Definition + arguments, pickled in the caller's thread ─▶ Engine.put
     eachElem, imap …  ─▶ a Future for each row, put in bulk (each.py) ─────────────┤
-    map(fn, *items)   ─▶ one MapJob, cut into spans as workers ask ────────────────┘
+    map(fn, *items)   ─▶ one MapJob, cut into spans as workers ask (maps.py) ──────┘
 
 This file knows Futures, order, retries and options; engines know workers.
 """
@@ -12,9 +12,8 @@ from __future__ import annotations
 import itertools
 import signal
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import cached_property, partial
 
@@ -25,11 +24,8 @@ from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.functions import (
-    LONG,
     PICKLED,
     PLAIN,
-    ROWS,
-    SINGLE,
     SMALL,
     UNFILLED,
     Definition,
@@ -42,7 +38,7 @@ from sleighexec.functions import (
 from sleighexec.future import Chunk, Group, SleighFuture
 from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
 from sleighexec.launchers.base import LAUNCH_SECONDS, Launcher, is_remote
-from sleighexec.mapping import MapJob, results
+from sleighexec.maps import MapCalls
 from sleighexec.messages import Payload
 from sleighexec.options import (
     check_engine,
@@ -57,14 +53,14 @@ from sleighexec.options import (
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
 from sleighexec.resources import needs_of
-from sleighexec.task import BATCH_BYTES, Settings, Task
+from sleighexec.task import Settings, Task
 from sleighexec.views import View
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
-    from sleighexec.progress import MakeDisplay, Meter
+    from sleighexec.progress import MakeDisplay
     from sleighexec.repeats import Repeats
     from sleighexec.workerinfo import WorkerInfo
 
@@ -75,7 +71,7 @@ HEADROOM = 1024 * 1024  # bytes of a frame for all that travels beside the argum
 _counter = itertools.count()
 
 
-class SleighExecutor(EachCalls, Executor):
+class SleighExecutor(MapCalls, EachCalls, Executor):
     """A pool of worker processes that stands where `ProcessPoolExecutor` stood.
 
     Functions may be lambdas, closures and things typed into `__main__` or a notebook; a script
@@ -327,6 +323,10 @@ class SleighExecutor(EachCalls, Executor):
             self._engine.put((future,))
         return future
 
+    def _is_watched(self) -> bool:
+        """Whether submit is another one (a progress bar's), which is to see every call of a map."""
+        return "submit" in self.__dict__ or type(self).submit is not SleighExecutor.submit
+
     def _put(self, settings: Settings, tasks: Sequence[Task]) -> None:
         if self._max_pending is not None and len(tasks):
             for task in tasks[:-1]:
@@ -472,174 +472,6 @@ class SleighExecutor(EachCalls, Executor):
         if not isinstance(future, SleighFuture):
             raise TypeError(f"kill takes a Future of this executor, not {future!r}")
         return future.kill()
-
-    def map(
-        self,
-        fn: Callable[..., T],
-        /,
-        *iterables: Iterable[Any],
-        timeout: float | None = None,
-        chunksize: int = 1,
-        buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """The results of `fn` over the items of `iterables`, in order, as they come.
-
-        Args:
-            fn: Called with one item of each iterable; ends with the shortest one.
-            timeout: Seconds from now after which waiting for a result raises TimeoutError.
-            chunksize: Items that travel together. 1, the default, leaves it to the pool, which
-                goes by how long the calls take; there is seldom a reason for another number. More
-                than 1: they are pickled together, as the standard library does it, so that they
-                may share in the worker what they share here.
-            buffersize: How many calls (chunks, with `chunksize`) may be ahead of the result that
-                was taken last; the iterables are then read as results are taken, and may be
-                infinite. None: everything is read and submitted now.
-
-        The first exception of a call ends the iteration; calls that have not begun are cancelled
-        then, and also when the iterator is closed, collected or out of time.
-        """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
-        if "submit" in self.__dict__ or type(self).submit is not SleighExecutor.submit:
-            # Somebody watches submit (a progress bar): let him see every call.
-            return self._map_by_submit(fn, iterables, timeout, chunksize, buffersize)
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return self._map(
-            self._settings, self._meter(), fn, iterables, deadline, chunksize, buffersize
-        )
-
-    def _map(
-        self,
-        settings: Settings,
-        meter: Meter | None,
-        fn: Any,
-        iterables: tuple[Iterable[Any], ...],
-        deadline: float | None,
-        chunksize: int,
-        buffersize: int | None,
-    ) -> Iterator[Any]:
-        if not callable(fn):
-            raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
-        # One argument each: then no tuple is made for it, which would cost more than the rest.
-        single = len(iterables) == 1
-        items = iter(iterables[0]) if single else zip(*iterables)
-        self._put(settings, ())  # raises what a submit would raise now
-        fn = self._shared_if_big(fn)
-        if self._max_pending is not None:
-            most = max(self._max_pending // chunksize, 1)
-            buffersize = most if buffersize is None else min(buffersize, most)
-        if buffersize is None:
-            job = self._job(settings, meter, fn, list(items), chunksize, single=single)
-            return results(job, None, deadline)
-        first = list(itertools.islice(items, buffersize * chunksize))
-        job = self._job(settings, meter, fn, first, chunksize, single=single, lazy=True)
-        feed = _feed(weakref.ref(self), job, items, chunksize)
-        return results(job, feed, deadline)
-
-    def _job(
-        self,
-        settings: Settings,
-        meter: Meter | None,
-        fn: Any,
-        items: list[Any],
-        chunksize: int,
-        *,
-        single: bool,
-        lazy: bool = False,
-    ) -> MapJob:
-        definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
-        apply_to = None if definition is not None else fn
-        known = definition or self._functions.apply_as(fn)
-        job = MapJob(self._engine, known, (), settings, chunksize, single, apply_to, meter)
-        self._add(job, items)
-        if meter is not None and not lazy:
-            meter.expect(0, last=True)
-        return job
-
-    def _add(self, job: MapJob, items: list[Any]) -> None:
-        """Put more items into a job and its span into line."""
-        if not items:
-            return
-        if job.meter is not None:
-            job.meter.expect(len(items))
-        if job.apply_to is not None or (form := _simple_form(items, single=job.single)) is None:
-            form, items = self._pickled(job, items)
-        elif form == LONG and job.single:
-            items = [(item,) for item in items]
-        if self._max_pending is None:
-            self._put(job.settings, (job.add(form, items),))
-        else:  # each chunk counts
-            starts = range(0, len(items), job.chunk)
-            self._put(job.settings, [job.add(form, items[i : i + job.chunk]) for i in starts])
-
-    def _pickled(self, job: MapJob, items: list[Any]) -> tuple[int, list[Any]]:
-        """The arguments of these calls as they travel, and in which form; the job needs it all."""
-        rows = [(item,) for item in items] if job.single else items
-        if job.apply_to is not None:
-            rows = [(job.apply_to, *row) for row in rows]
-        if job.chunk > 1 and self._engine.takes_rows:
-            # As in the standard library, what travels together shares what it has in common.
-            starts = range(0, len(rows), job.chunk)
-            chunks = self._functions.dumps_small(
-                (rows[i : i + job.chunk] for i in starts), most=BATCH_BYTES
-            )
-            if chunks is not None:
-                job.need(chunks[1])
-                return ROWS, [each for each in chunks[0] for _ in range(job.chunk)][: len(rows)]
-        keywords: dict[str, Any] = {}
-        if (small := self._functions.dumps_small((row, keywords) for row in rows)) is not None:
-            job.need(small[1])
-            return SMALL, small[0]
-        payloads = []
-        for row in rows:
-            payload, needs = self._functions.dumps_call((row, keywords))
-            job.need(needs)
-            payloads.append(self._fit(payload))
-        return PICKLED, payloads
-
-    def _map_by_submit(
-        self,
-        fn: Any,
-        iterables: tuple[Iterable[Any], ...],
-        timeout: float | None,
-        chunksize: int,
-        buffersize: int | None,
-    ) -> Iterator[Any]:
-        """`map` as the standard library does it: every chunk is a call of `self.submit`."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        rows = zip(*iterables)
-        chunks = iter(lambda: list(itertools.islice(rows, chunksize)), [])
-        ahead = chunks if buffersize is None else itertools.islice(chunks, buffersize)
-        if chunksize == 1:
-            futures = [self.submit(fn, *chunk[0]) for chunk in ahead]
-        else:
-            futures = [self.submit(_call_each, fn, chunk) for chunk in ahead]
-
-        def take() -> Iterator[Any]:
-            futures.reverse()
-            try:
-                while futures:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    result = futures[-1].result(left)
-                    futures.pop()
-                    if buffersize is not None and (chunk := next(chunks, None)) is not None:
-                        if chunksize == 1:
-                            futures.insert(0, self.submit(fn, *chunk[0]))
-                        else:
-                            futures.insert(0, self.submit(_call_each, fn, chunk))
-                    if chunksize == 1:
-                        yield result
-                    else:
-                        yield from result
-            finally:
-                for future in futures:
-                    future.cancel()
-
-        return take()
 
     # ------------------------------------------------------------------ options
 
@@ -885,28 +717,6 @@ class _Unstick:
             self._engine.unstick(self._prepared)
 
 
-def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> Iterator[bool]:
-    """Each step puts one more chunk of a lazy map into its job."""
-    while chunk := list(itertools.islice(items, chunksize)):
-        alive = executor()
-        if alive is None:
-            raise RuntimeError("cannot schedule new futures: the executor is gone")
-        alive._add(job, chunk)
-        del alive
-        yield True
-
-
-def _simple_form(items: list[Any], *, single: bool) -> int | None:
-    """As `functions.simple_form`, of all calls of a map: each item is one argument, or all."""
-
-    def values() -> Iterable[Any]:
-        return items if single else itertools.chain.from_iterable(items)
-
-    if pickling.ATOMS.issuperset(map(type, values())) or pickling.all_simple(values()):
-        return SINGLE if single else PLAIN
-    return LONG if pickling.SIMPLE.issuperset(map(type, values())) else None
-
-
 def _fitting(payload: Payload) -> Payload:
     """The payload, if it can travel."""
     if payload.size_bytes > MAX_FRAME - HEADROOM:
@@ -915,7 +725,3 @@ def _fitting(payload: Payload) -> Payload:
             "may have: pass a file name, or cut them into parts"
         )
     return payload
-
-
-def _call_each(fn: Any, rows: list[Any]) -> list[Any]:
-    return [fn(*row) for row in rows]

@@ -80,6 +80,7 @@ LADDER = [
     "each",
     "options",
     "views",
+    "maps",
     "executor",
     "sleigh",
     "nws",
