@@ -11,7 +11,7 @@ import numpy
 
 from tests.benchmarks import work
 from tests.benchmarks.measure import OURS, PPE, Goal, Measure, Row, Sample
-from tests.benchmarks.pools import OPEN, WORKERS, Pool, among, held, stdlib
+from tests.benchmarks.pools import OPEN, WORKERS, Pool, among, held, stdlib, there_and_back
 
 COPY = "one copy within a process"
 SHARED = "sleighexec, eachElem"
@@ -116,14 +116,7 @@ def travels(pool: Pool, size: int, calls: int) -> dict[str, float]:
 
 def carries(pool: Pool, calls: int) -> dict[str, float]:
     """ms of one call with long bytes, and of one that returns them."""
-    argument = bytes(MB)
-    times = {}
-    for name, function in (("there", len), ("and-back", work.given)):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            pool.result(pool.submit(function, argument))
-        times[name] = (time.perf_counter() - begin) / calls * 1e3
-    return times
+    return there_and_back(pool, bytes(MB), calls)
 
 
 def copies(size: int, calls: int) -> dict[str, float]:

@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -163,3 +164,14 @@ def _ready(
         with held(pool, module):
             pass
         yield partial(sample, pool)
+
+
+def there_and_back(pool: Pool, argument: Any, calls: int) -> dict[str, float]:
+    """ms of one call that gets something, `there`, and of one that returns it too, `and-back`."""
+    times = {}
+    for name, function in (("there", len), ("and-back", work.given)):
+        begin = time.perf_counter()
+        for _ in range(calls):
+            pool.result(pool.submit(function, argument))
+        times[name] = (time.perf_counter() - begin) / calls * 1e3
+    return times

@@ -8,7 +8,7 @@ from functools import partial
 
 from tests.benchmarks import work
 from tests.benchmarks.measure import OURS, PPE, Goal, Measure, Opener, Row
-from tests.benchmarks.pools import LOKY, POOL, RUNNING, Pool, among
+from tests.benchmarks.pools import LOKY, POOL, RUNNING, Pool, among, there_and_back
 
 OBJECTS = 5_000
 CHUNK = 512  # items: about the best for the standard library's map
@@ -165,14 +165,8 @@ def maps_tuples(pool: Pool, count: int, size: int | None) -> dict[str, float]:
 
 def objects(pool: Pool, calls: int) -> dict[str, float]:
     """ms of one call with many objects of a class, and of one that returns them."""
-    argument = [work.Point(number, number / 2) for number in range(OBJECTS)]
-    times = {}
-    for name, function in (("there", len), ("and-back", work.given)):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            pool.result(pool.submit(function, argument))
-        times[name] = (time.perf_counter() - begin) / calls * 1e3
-    return times
+    points = [work.Point(number, number / 2) for number in range(OBJECTS)]
+    return there_and_back(pool, points, calls)
 
 
 def maps(pool: Pool, count: int, sizes: Sequence[int | None] = (None,)) -> dict[str, float]:
