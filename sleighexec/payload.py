@@ -43,11 +43,23 @@ SHORT = 1024  # characters or bytes of a text that may travel so; some thousand 
 ATOMS = SIMPLE - {str, bytes}
 
 
-def all_simple(values: Iterable[object]) -> bool:
-    """Whether these are values of simple types, and none of them is a long text."""
+def all_simple(values: Iterable[Any]) -> bool:
+    """Whether these are values of simple types, or tuples of them, and no text is long."""
     return all(
         [
-            type(value) in ATOMS or (type(value) in (str, bytes) and len(value) < SHORT)  # type: ignore[arg-type]
+            type(value) in ATOMS
+            or (type(value) in (str, bytes) and len(value) < SHORT)
+            or (type(value) is tuple and len(value) < SHORT and all_flat(value))
+            for value in values
+        ]
+    )
+
+
+def all_flat(values: Iterable[Any]) -> bool:
+    """The same, without tuples among them."""
+    return all(
+        [
+            type(value) in ATOMS or (type(value) in (str, bytes) and len(value) < SHORT)
             for value in values
         ]
     )
@@ -603,8 +615,8 @@ def add_note(error: BaseException, note: str) -> None:
 # Results of simple types stand together in a run: a list as `marshal` writes it, "[", how many they
 # are, and one behind the other. So each is written on its own, by itself complete, and a thousand
 # are read by one call. A run that is still being written has the size OPEN, goes to the end of what
-# is there, and says that it has none. In a mixed run, small results of other types stand too, each
-# as the bytes of its pickle, in a tuple.
+# is there, and says that it has none. Tuples of simple values stand there as well. In a mixed run,
+# small results of other types stand too, each as the bytes of its pickle, in a list.
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
@@ -636,7 +648,7 @@ def dump_simple(value: Any) -> bytes:
 
 def dump_mixed(pickled: bytes) -> bytes:
     """A value of another type, pickled, as it stands in a mixed run."""
-    return marshal.dumps((pickled,), EVERYWHERE)
+    return marshal.dumps([pickled], EVERYWHERE)
 
 
 def _load_open_run(data: memoryview) -> list[Any]:

@@ -487,6 +487,8 @@ class Worker:
         Raises:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
+        if type(result) is tuple and self._straight and pickling.all_flat(result):
+            return pickling.RUN, pickling.dump_simple(result)
         try:
             payload = pickling.dumps_outside(result)
         except BaseException as error:

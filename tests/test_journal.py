@@ -21,6 +21,7 @@ from tests.conftest import wait_for, wait_for_file
 PATIENCE = 60
 
 SIMPLE = st.integers() | st.text(max_size=50) | st.none() | st.floats(allow_nan=False)
+SIMPLE |= st.tuples(SIMPLE, SIMPLE) | st.just(())
 STEPS = st.lists(
     st.tuples(st.just("simple"), SIMPLE)
     | st.tuples(st.just("mixed"), st.lists(st.integers(), max_size=5) | st.sets(st.text()))
@@ -35,8 +36,8 @@ def values_in(payload: bytes) -> list[tuple[int, object]]:
     found: list[tuple[int, object]] = []
     for number, flag, data, _ in pickling.outcomes(Payload(payload)):
         if flag in pickling.RUNS:
-            assert flag == pickling.MIXED or tuple not in map(type, data)
-            data = [pickling.loads_small(v[0]) if type(v) is tuple else v for v in data]
+            assert flag == pickling.MIXED or list not in map(type, data)
+            data = [pickling.loads_small(v[0]) if type(v) is list else v for v in data]
             found += enumerate(data, number)
         else:
             found.append((number, (flag, bytes(data))))
@@ -115,11 +116,25 @@ def outcome(kind: str, number: int) -> object:
         print(kind, number)
         return number if kind == "printed" else [number]
     results = {"small": number, "list": [number], "text": "x" * number, "set": {number, 1}}
+    results |= {"pair": (number, kind), "nested": (number, (kind, [number]))}
     results |= {"long": "long" * 10_000, "longer": b"longer" * 50_000, "none": None}
     return results[kind]
 
 
-KINDS = ("small", "list", "text", "set", "long", "longer", "none", "error", "printed", "told")
+KINDS = [
+    "small",
+    "list",
+    "pair",
+    "nested",
+    "text",
+    "set",
+    "long",
+    "longer",
+    "none",
+    "error",
+    "printed",
+    "told",
+]
 
 
 @pytest.mark.parametrize("seed", range(3))

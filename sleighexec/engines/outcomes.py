@@ -61,7 +61,7 @@ def _deliver_mixed(sink: Sink, index: int, data: list[Any]) -> None:
     values: list[Any] = []
     broken: list[tuple[int, BaseException]] = []
     for value in data:
-        if type(value) is tuple:
+        if type(value) is list:
             try:
                 value = pickling.loads_small(value[0])
             except BaseException as problem:
