@@ -19,7 +19,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from sleighexec import payload as pickling
 from sleighexec.hints import Any
@@ -37,11 +37,22 @@ KEPT = 1024  # functions whose definition is remembered; more are pickled again 
 PLAIN, LONG, SINGLE, SMALL, ROWS, PICKLED, UNFILLED = range(7)
 
 
-def simple_form(args: tuple[Any, ...]) -> int | None:
-    """PLAIN or LONG; None: not all of these arguments are of simple types."""
-    if pickling.all_simple(args):
+def simple_form(args: Collection[Any]) -> int | None:
+    """PLAIN or LONG; None: not all of these arguments, of one call or many, are simple."""
+    if pickling.ATOMS.issuperset(map(type, args)) or pickling.all_simple(args):
         return PLAIN
     return LONG if pickling.SIMPLE.issuperset(map(type, args)) else None
+
+
+def weight(form: int, item: Any) -> int:
+    """Bytes, or characters, of the arguments of a call in this form, where they may be many."""
+    if form == LONG:
+        return sum([len(arg) for arg in item if type(arg) in (str, bytes)])
+    if form == SMALL:
+        return len(item)
+    if form == ROWS:
+        return len(item[0])
+    return item.size_bytes if form == PICKLED else 0
 
 
 # Builtins of every worker; what the client has under these names stays there.
@@ -208,20 +219,21 @@ class FunctionTable:
     def dumps_named(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]] | None:
         """The same; None if there is more in it than what goes by its name."""
         payload = pickling.dumps_named(call)
-        if payload is None or not pickling.names_something(payload):
-            return None if payload is None else (payload, ())
-        with self._lock:
-            return payload, self._needs([])
+        return None if payload is None else (payload, self._path_for([payload.head]))
 
     def dumps_small(
         self, calls: Iterable[object], most: int = pickling.OUT_OF_BAND
     ) -> tuple[list[bytes], tuple[GlobalValue, ...]] | None:
         """Many calls, each below `most` bytes, and by itself; None: one is more than that."""
         heads = pickling.dumps_small(calls, most)
-        if heads is None or not any([pickling.STACK_GLOBAL in head for head in heads]):
-            return None if heads is None else (heads, ())
+        return None if heads is None else (heads, self._path_for(heads))
+
+    def _path_for(self, heads: Iterable[Any]) -> tuple[GlobalValue, ...]:
+        """What plain pickles need: the path of modules, where something goes by its name."""
+        if not any(map(pickling.names_something, heads)):
+            return ()
         with self._lock:
-            return heads, self._needs([])
+            return self._needs([])
 
     def dumps_rich(self, call: object) -> tuple[Payload, tuple[GlobalValue, ...]]:
         """The same, of what is known to be more than that."""
@@ -305,7 +317,10 @@ class FunctionTable:
         if known is not None and known.stable and known.value is value:
             return known
         try:
-            payload, inner, _ = pickling.dump_call(value, self._namespace_of)
+            payload = pickling.dumps_named(value)
+            inner: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]] = {}
+            if payload is None:
+                payload, inner, _ = pickling.dump_call(value, self._namespace_of)
         except Exception as error:
             pickling.add_note(error, f"while pickling the global variable {name!r} of {key[1]}")
             raise

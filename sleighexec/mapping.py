@@ -1,7 +1,7 @@
 """One function over a row of items: the job behind `map`, and the spans it is cut into.
 
     map(fn, items) ─▶ MapJob(items, results) ◀─deliver(index, …)─ engine
-                        └ Span(0, n) in the space; a worker's fetch cuts off as much as it wants
+                        └ Span(0, n) in line; a worker that asks cuts off as much as it wants
 
 There is no Future for an item, and no chunk size to guess: a span is cut when a worker asks, by
 how long its calls were found to take.
@@ -17,9 +17,8 @@ from concurrent.futures import TimeoutError
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
-from sleighexec.functions import LONG, PICKLED, ROWS, SMALL, Definition, GlobalValue
+from sleighexec.functions import PLAIN, ROWS, SINGLE, Definition, GlobalValue, weight
 from sleighexec.hints import TYPE_CHECKING, Any
-from sleighexec.payload import weight
 from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ class MapJob:
 
 
 class Span:
-    """A row of items of a job, all in one form: the task that the space holds."""
+    """A row of items of a job, all in one form: the task that stands in line."""
 
     __slots__ = ("form", "job", "start", "stop")
 
@@ -183,7 +182,7 @@ class Span:
         # A share that leaves something for everybody, down to what takes next to no time.
         share = -(-count // (2 * job.engine.max_workers or 1))
         limit = min(limit, max(share, limit // LEAST_SHARE))
-        if self.form in (LONG, SMALL, ROWS, PICKLED):
+        if self.form not in (PLAIN, SINGLE):
             limit = self._light(limit)
         if job.chunk > 1:
             limit = max(limit // job.chunk, 1) * job.chunk
@@ -195,19 +194,13 @@ class Span:
 
     def _light(self, limit: int) -> int:
         """How many of the first `limit` items make a batch that is not too big."""
-        size = 0
+        size, form = 0, self.form
         for number in range(min(limit, self.stop - self.start)):
-            size += self._weight(self.job.items[self.start + number])
+            item = self.job.items[self.start + number]
+            size += len(item) // self.job.chunk if form == ROWS else weight(form, item)
             if size > BATCH_BYTES:
                 return number + 1
         return limit
-
-    def _weight(self, item: Any) -> int:
-        if self.form == PICKLED:
-            return int(item.size_bytes)
-        if self.form == LONG:
-            return weight(item)
-        return len(item) // (self.job.chunk if self.form == ROWS else 1)
 
     def give_back(self) -> None:
         pass

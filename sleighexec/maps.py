@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sleighexec import payload as pickling
-from sleighexec.functions import LONG, PICKLED, PLAIN, ROWS, SINGLE, SMALL, FunctionTable
+from sleighexec.functions import PICKLED, PLAIN, ROWS, SINGLE, SMALL, FunctionTable, simple_form
 from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
 from sleighexec.mapping import MapJob, results
 from sleighexec.messages import Payload
@@ -131,9 +131,12 @@ class MapCalls:
             return
         if job.meter is not None:
             job.meter.expect(len(items))
-        if job.apply_to is not None or (form := _simple_form(items, single=job.single)) is None:
+        flat = items if job.single else [*itertools.chain.from_iterable(items)]
+        if job.apply_to is not None or (form := simple_form(flat)) is None:
             form, items = self._pickled(job, items)
-        elif form == LONG and job.single:
+        elif job.single and form == PLAIN:
+            form = SINGLE
+        elif job.single:
             items = [(item,) for item in items]
         if self._max_pending is None:
             self._put(job.settings, (job.add(form, items),))
@@ -216,17 +219,6 @@ def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> I
         alive._add(job, chunk)
         del alive
         yield True
-
-
-def _simple_form(items: list[Any], *, single: bool) -> int | None:
-    """As `functions.simple_form`, of all calls of a map: each item is one argument, or all."""
-
-    def values() -> Iterable[Any]:
-        return items if single else itertools.chain.from_iterable(items)
-
-    if pickling.ATOMS.issuperset(map(type, values())) or pickling.all_simple(values()):
-        return SINGLE if single else PLAIN
-    return LONG if pickling.SIMPLE.issuperset(map(type, values())) else None
 
 
 def _call_each(fn: Any, rows: list[Any]) -> list[Any]:

@@ -43,23 +43,18 @@ SHORT = 1024  # characters or bytes of a text that may travel so; some thousand 
 ATOMS = SIMPLE - {str, bytes}
 
 
-def all_simple(values: Iterable[Any]) -> bool:
-    """Whether these are values of simple types, or tuples of them, and no text is long."""
+def all_simple(values: Iterable[Any], *, tuples: bool = True) -> bool:
+    """Whether these are values of simple types, or `tuples` of some of them, and none is long."""
     return all(
         [
             type(value) in ATOMS
             or (type(value) in (str, bytes) and len(value) < SHORT)
-            or (type(value) is tuple and len(value) < SHORT and all_flat(value))
-            for value in values
-        ]
-    )
-
-
-def all_flat(values: Iterable[Any]) -> bool:
-    """The same, without tuples among them."""
-    return all(
-        [
-            type(value) in ATOMS or (type(value) in (str, bytes) and len(value) < SHORT)
+            or (
+                tuples
+                and type(value) is tuple
+                and len(value) < SHORT
+                and all_simple(value, tuples=False)
+            )
             for value in values
         ]
     )
@@ -100,24 +95,30 @@ def dumps_small(values: Iterable[object], most: int = OUT_OF_BAND) -> list[bytes
 
     None: one of them is more than that, or has a buffer that stays outside.
     """
-    dumps = pickle.dumps
+    if _any_by_value():
+        return None
+    dumps, buffers = pickle.dumps, list[Any]()
+    keep, heads = _keeper(buffers), list[bytes]()
     try:
-        heads = [dumps(value, PROTOCOL, buffer_callback=_keep_in) for value in values]
+        for value in values:
+            head = dumps(value, PROTOCOL, buffer_callback=keep)
+            if buffers or len(head) >= most or b"__main__" in head:
+                return None
+            heads.append(head)
     except Exception:
         return None
-    small = all([len(head) < most and b"__main__" not in head for head in heads])
-    return heads if small and not _any_by_value() else None
+    return heads
 
 
 loads_small = pickle.loads  # one of them
 
 
-def names_something(payload: Payload) -> bool:
+def names_something(head: bytes) -> bool:
     """Whether functions or classes may go by their names in this pickle, so that it needs modules.
 
     There is one, or a byte of the data looks like it.
     """
-    return STACK_GLOBAL in payload.head
+    return STACK_GLOBAL in head
 
 
 def _any_by_value() -> bool:
@@ -127,7 +128,7 @@ def _any_by_value() -> bool:
 
 
 def dumps_outside(value: object) -> Payload:
-    """The same, where the value may be a long text: its content stays outside of the pickle."""
+    """As `dumps`, where the value may be a long text: its content stays outside of the pickle."""
     return dumps(outside(value))
 
 
@@ -138,12 +139,9 @@ def outside(value: Any) -> Any:
     return value
 
 
-def weight(args: Iterable[Any]) -> int:
-    """How long the texts among these arguments are, in bytes or characters."""
-    return sum([len(arg) for arg in args if type(arg) in (str, bytes)])
-
-
 class _Outside:
+    """Is pickled as what makes a text of a buffer."""
+
     def __init__(self, text: str | bytes) -> None:
         self._text = text
 
@@ -205,17 +203,6 @@ def _keeper(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
         return False
 
     return keep
-
-
-def _keep_in(buffer: pickle.PickleBuffer) -> bool:
-    """Keeps buffers in the pickle, where none is big. Raises ValueError if one is."""
-    try:
-        size = buffer.raw().nbytes
-    except BufferError:  # it is not contiguous
-        return True
-    if size >= OUT_OF_BAND:
-        raise ValueError("a big buffer")
-    return True
 
 
 def pack(value: object) -> Payload:
@@ -293,8 +280,6 @@ def dump_call(
     """
     needed: dict[tuple[NamespaceKey, str], dict[str, Any]] = {}
     shared: list[Any] = []
-    if (named := dumps_named(value)) is not None:
-        return named, needed, shared
 
     def pickler(*args: Any, **kwargs: Any) -> Any:
         made = _call_pickler()(*args, **kwargs)
@@ -622,10 +607,10 @@ GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follo
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
 MIXED = 5  # a mixed run
 RUNS = frozenset({RUN, MIXED})
-FLAG_AT = 4  # where the flag is in a record
 OPEN = 0xFFFFFFFF
 EVERYWHERE = 2  # the version of marshal's format that every Python reads and that has no references
 _SIZE, _COUNT = struct.Struct("!I"), struct.Struct("<I")
+FLAG_AT = _SIZE.size  # where the flag is in a record
 _EMPTY = b"[" + bytes(_COUNT.size)
 RUN_HEAD = RECORD.size + len(_EMPTY)  # bytes before the first result of a run
 

@@ -487,7 +487,7 @@ class Worker:
         Raises:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
-        if type(result) is tuple and self._straight and pickling.all_flat(result):
+        if type(result) is tuple and self._straight and pickling.all_simple((result,)):
             return pickling.RUN, pickling.dump_simple(result)
         try:
             payload = pickling.dumps_outside(result)

@@ -15,7 +15,16 @@ from sleighexec.connections import Connection
 from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
-from sleighexec.functions import LONG, PICKLED, PLAIN, ROWS, SMALL, FunctionTable, Known, places_of
+from sleighexec.functions import (
+    LONG,
+    PICKLED,
+    PLAIN,
+    SINGLE,
+    FunctionTable,
+    Known,
+    places_of,
+    weight,
+)
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Task
@@ -80,16 +89,12 @@ class WorkerLink:
             if definition is not last or needs:
                 news += known.news(definition, needs)
                 last = definition
+            if form not in (PLAIN, SINGLE):
+                size += sum([weight(form, item) for item in items])
             if form == PICKLED:
-                size += sum(payload.size_bytes for payload in items)
                 items = list(map(known.carry, items))
             elif form == LONG:
-                form, size = PLAIN, size + sum(map(pickling.weight, items))
-                items = [tuple(map(pickling.outside, item)) for item in items]
-            elif form == SMALL:
-                size += sum(map(len, items))
-            elif form == ROWS:
-                size += sum(len(pickled) for pickled, *_ in items)
+                form, items = PLAIN, [tuple(map(pickling.outside, item)) for item in items]
             places = definition.places + places_of(needs) if needs else definition.places
             limits = settings.limits
             if limits is not None:

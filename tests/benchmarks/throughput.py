@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from tests.benchmarks import work
 from tests.benchmarks.measure import OURS, PPE, Goal, Measure, Opener, Row
@@ -73,7 +74,7 @@ def measures(quick: bool) -> list[Measure]:
                     (Goal(4, 200),),
                 ),
             ),
-            among(partial(maps, count=items)),
+            among(partial(maps, function=abs, items=range(items))),
             rounds,
         ),
         Measure(
@@ -88,7 +89,7 @@ def measures(quick: bool) -> list[Measure]:
                     (Goal(4, 2), Goal(4, 0.7, POOL)),
                 ),
             ),
-            _mapping(many, chunks),
+            _mapping(chunks, abs, range(many)),
             rounds,
         ),
         Measure(
@@ -102,13 +103,7 @@ def measures(quick: bool) -> list[Measure]:
                     True,
                 ),
             ),
-            {
-                key: opener
-                for name in RUNNING
-                for key, opener in among(
-                    partial(maps_tuples, count=items, size=chunks[name][0]), [name]
-                ).items()
-            },
+            _mapping(chunks, work.given, [(number, number / 2) for number in range(items)]),
             rounds,
         ),
         Measure(
@@ -121,17 +116,20 @@ def measures(quick: bool) -> list[Measure]:
                     True,
                 ),
             ),
-            _mapping(many, best),
+            _mapping(best, abs, range(many)),
             rounds,
         ),
     ]
 
 
-def _mapping(count: int, sizes: Mapping[str, Sequence[int | None]]) -> dict[str, Opener]:
+def _mapping(
+    sizes: Mapping[str, Sequence[int | None]], function: Callable[[Any], Any], items: Sequence[Any]
+) -> dict[str, Opener]:
     """Contenders that map with the best of these chunk sizes."""
     contenders: dict[str, Opener] = {}
     for name in RUNNING:
-        contenders |= among(partial(maps, count=count, sizes=sizes[name]), [name])
+        sample = partial(maps, function=function, items=items, sizes=sizes[name])
+        contenders |= among(sample, [name])
     return contenders
 
 
@@ -153,29 +151,24 @@ def submits_lists(pool: Pool, count: int) -> dict[str, float]:
     return {"rate": count / (time.perf_counter() - begin)}
 
 
-def maps_tuples(pool: Pool, count: int, size: int | None) -> dict[str, float]:
-    """Calls per second of one map over tuples, which the function returns."""
-    argument = [(number, number / 2) for number in range(count)]
-    options = {} if size is None else {"chunksize": size}
-    begin = time.perf_counter()
-    for _ in pool.map(work.given, argument, **options):
-        pass
-    return {"rate": count / (time.perf_counter() - begin)}
-
-
 def objects(pool: Pool, calls: int) -> dict[str, float]:
     """ms of one call with many objects of a class, and of one that returns them."""
     points = [work.Point(number, number / 2) for number in range(OBJECTS)]
     return there_and_back(pool, points, calls)
 
 
-def maps(pool: Pool, count: int, sizes: Sequence[int | None] = (None,)) -> dict[str, float]:
+def maps(
+    pool: Pool,
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    sizes: Sequence[int | None] = (None,),
+) -> dict[str, float]:
     """Calls per second of one map, with the best of these chunk sizes; None: the default."""
     rates = []
     for size in sizes:
         options = {} if size is None else {"chunksize": size}
         begin = time.perf_counter()
-        for _ in pool.map(abs, range(count), **options):
+        for _ in pool.map(function, items, **options):
             pass
-        rates.append(count / (time.perf_counter() - begin))
+        rates.append(len(items) / (time.perf_counter() - begin))
     return {"rate": max(rates)}

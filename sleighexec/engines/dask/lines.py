@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from sleighexec.engines.dask.batch import Pace, name_of
-from sleighexec.functions import LONG, PICKLED, SMALL
-from sleighexec.payload import weight
+from sleighexec.functions import weight
 from sleighexec.resources import Needs
 from sleighexec.task import BATCH_BYTES, Task
 
@@ -101,12 +100,7 @@ def _cut_off(
         tasks.append(part)
         _, _, form, items, _ = part.parts()
         count += len(items)
-        if form == PICKLED:
-            size += sum(payload.size_bytes for payload in items)
-        elif form == LONG:
-            size += sum(map(weight, items))
-        elif form == SMALL:
-            size += sum(map(len, items))
+        size += sum([weight(form, item) for item in items])
         seconds += (each or pace.SECONDS) * len(items)
         if rest is not None or count >= pace.MOST:
             break
