@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def check_sizes(chunksize: int, buffersize: int | None) -> None:
+    """Raise what a wrong chunksize or buffersize of `map` raises."""
+    if chunksize < 1:
+        raise ValueError("chunksize must be >= 1.")
+    if buffersize is not None and not isinstance(buffersize, int):
+        raise TypeError("buffersize must be an integer or None")
+    if buffersize is not None and buffersize < 1:
+        raise ValueError("buffersize must be None or > 0")
+
+
 class MapCalls:
     """The method `map` of an executor."""
 
@@ -64,12 +74,7 @@ class MapCalls:
         The first exception of a call ends the iteration; calls that have not begun are cancelled
         then, and also when the iterator is closed, collected or out of time.
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
+        check_sizes(chunksize, buffersize)
         if self._is_watched():
             return self._map_by_submit(fn, iterables, timeout, chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout

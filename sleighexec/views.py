@@ -10,6 +10,7 @@ from sleighexec.each import EachCalls, Pending
 from sleighexec.elements import Row
 from sleighexec.future import Group, SleighFuture
 from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
+from sleighexec.maps import check_sizes
 from sleighexec.pending import Policy, SleighPending
 from sleighexec.task import Settings
 
@@ -44,6 +45,7 @@ class View(EachCalls, Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[T]:
+        check_sizes(chunksize, buffersize)
         deadline = None if timeout is None else time.monotonic() + timeout
         return self._executor._map(
             self._settings, self._meter(), fn, iterables, deadline, chunksize, buffersize

@@ -278,8 +278,11 @@ def test_map_with_buffersize_counts_chunks(executor: SleighExecutor) -> None:
 def test_a_wrong_buffersize_is_refused_at_the_call(
     executor: SleighExecutor, size: object, error: type[Exception]
 ) -> None:
-    with pytest.raises(error, match="buffersize"):
-        executor.map(add, [1], buffersize=size)  # type: ignore[arg-type]
+    for its in (executor, executor.options(retries=1)):
+        with pytest.raises(error, match="buffersize"):
+            its.map(add, [1], buffersize=size)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="chunksize"):
+            its.map(add, [1], chunksize=0)
 
 
 def test_a_lazy_map_says_when_its_executor_is_shut_down() -> None:
