@@ -154,7 +154,9 @@ class AgentLink:
     def signal(self, number: int, worker: int = 0) -> None:
         """Have it send a signal to a worker, or to all."""
         self._connection.send(0, Signal(worker, number))
-        if number == signal.SIGKILL and self.silent:  # perhaps it is no agent at all
+        # Perhaps it is no agent at all. But a worker may be there, and dead, before we have read
+        # that it was started: its agent is not to go with it.
+        if number == signal.SIGKILL and not worker and self.silent:
             self._handle.kill()
 
     def kill(self, worker: int = 0) -> None:
