@@ -48,6 +48,18 @@ class Row:
         return self.calls or None
 
 
+class Growing(Row):
+    """A task during whose work somebody else appends to the line, as `put` does without the lock."""
+
+    def __init__(self, calls: str, line: Line) -> None:
+        super().__init__(calls)
+        self.line = line
+
+    def size(self) -> int:
+        self.line.tasks.append(Row("late"))
+        return super().size()
+
+
 def line_of(*rows: str) -> Line:
     line = Line()
     line.tasks.extend(map(Row, rows))
@@ -167,3 +179,15 @@ def test_what_has_ended_is_dropped_and_the_rest_stays_in_order():
     lines.usual.tasks.extend(map(Row, ["a", "", "b", ""]))
     lines.drop_ended()
     assert shown(lines.usual.tasks) == ["a", "b"]
+
+
+def test_others_may_append_to_the_usual_line_while_it_is_counted():
+    # Seen as "deque mutated during iteration" where some threads submitted with a priority, and
+    # others without.
+    lines = Lines()
+    usual = lines.usual
+    usual.tasks.extend([Growing("ab", usual), Growing("c", usual)])
+    assert lines.wanted([0, 1, 2, 3, 4], [], lambda rank: {}) == [0, 1, 2]
+    lines.usual.tasks.pop()
+    assert lines.count() == 3 + len("late")
+    assert shown(usual.tasks) == ["ab", "c"] + ["late"] * 3

@@ -6,14 +6,14 @@ A worker looks into these lines in this order. Tasks of each priority stand in a
 and so do those that need the same; into these only workers look that have it, before those of the
 same priority. So tasks that need nothing and have the default priority, which are nearly all, cost
 nothing for it, and none is ever looked for a place among the others. Tasks that wait for other
-tasks are held apart. Used under the server's lock.
+tasks are held apart. Used under the server's lock, but for one thing: who submits appends to the
+usual line without it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 
 from sleighexec.resources import Needs, satisfies
 from sleighexec.task import Task, give_back
@@ -52,6 +52,15 @@ class Line:
                     break
                 most -= part.size()
         return taken
+
+    def calls(self) -> int:
+        """How many calls these are."""
+        return sum([task.size() for task in [*self.tasks]])  # a copy: others may append meanwhile
+
+    def first_calls(self, most: int) -> int:
+        """How many calls the first tasks are, which are so many at most."""
+        tasks = self.tasks  # no iterator: others may append meanwhile
+        return sum([tasks[place].size() for place in range(min(most, len(tasks)))])
 
     def put_first(self, tasks: Sequence[Task]) -> None:
         """These stand before all others, in their order."""
@@ -133,7 +142,7 @@ class Lines:
         chosen: list[int] = []
         plain = 0  # calls that any worker can run
         for needs, line in [((), self.usual), *((k[1], v) for k, v in self.ranked.items())]:
-            count = sum(task.size() for task in islice(line.tasks, len(free) + len(coming)))
+            count = line.first_calls(len(free) + len(coming))
             if not needs:
                 plain += count
                 continue
@@ -158,7 +167,7 @@ class Lines:
 
     def count(self) -> int:
         """How many calls wait for a worker."""
-        return sum(task.size() for line in self._all() for task in line.tasks)
+        return sum([line.calls() for line in self._all()])
 
     def waiting(self) -> bool:
         """Whether a task waits for a worker, or for others first."""
