@@ -26,6 +26,7 @@ import cloudpickle
 import pytest
 
 from sleighexec import SleighExecutor, WorkerLost, current_worker, errors
+from sleighexec.engines.agents import AgentLink
 from tests.conftest import alive, plain_id, wait_for
 from tests.stress.planted import SLOW_TO_RETURN, Planting
 
@@ -119,6 +120,17 @@ def test_an_idle_worker_that_dies_is_replaced_silently(executor: SleighExecutor)
         os.kill(pid, signal.SIGKILL)
     futures = [executor.submit(abs, -n) for n in range(20)]
     assert [future.result(PATIENCE) for future in futures] == list(range(20))
+
+
+def test_a_worker_that_dies_before_its_agent_was_heard_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Its own connection may be read, and end, before the agent's word that it was started. Seen
+    # under load: the agent, which had never answered, was killed with it, and the pool broken.
+    with monkeypatch.context() as unheard, SleighExecutor(1) as executor:
+        unheard.setattr(AgentLink, "heard", lambda self: None)
+        assert isinstance(executor.submit(kill_me).exception(PATIENCE), WorkerLost)
+        assert executor.submit(abs, -3).result(PATIENCE) == 3
 
 
 def test_a_replacement_inherits_the_rank() -> None:

@@ -49,7 +49,7 @@ class Row:
 
 
 class Growing(Row):
-    """A task during whose work somebody else appends to the line, as `put` does without the lock."""
+    """A task: while its size is asked for, somebody appends to the line (as `put` may)."""
 
     def __init__(self, calls: str, line: Line) -> None:
         super().__init__(calls)
