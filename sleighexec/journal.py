@@ -55,33 +55,40 @@ class Records:
 
     Simple results go into a run, which is open until something else is to be written. Only the
     thread that has opened it adds to it, and needs no lock for that: it writes behind the last
-    result (`memory.write`), and then, to `words`, how far the records go. All else is under a lock
-    of the caller.
+    result (`memory.write`, or the next one of the `slots`), and then, to `words`, how far the
+    records go. All else is under a lock of the caller.
 
     Attributes:
         words: The head of the journal.
         sent: Bytes of records that are known to be on their way.
+        slots: If the open run is one of numbers: room for them.
+        first: The number of the call that has the first result of the open run.
     """
 
     def __init__(self, journal: Journal) -> None:
         self.memory, self.text = journal.memory, journal.text
         self.words = memoryview(journal.memory)[:HEAD].cast("Q")
-        self.sent = 0
+        self.sent = self.first = 0
+        self.slots: memoryview | None = None
         self._run_at: int | None = None  # where the open run begins
-        self._run_from = 0  # the number of the call that has its first result
 
-    def open_run(self, number: int) -> bool:
+    def open_run(self, number: int, flag: int = pickling.RUN) -> bool:
         """See that a run is open, to which call `number` is to add; False: there is no room.
 
-        The next `memory.write` goes behind it.
+        The next `memory.write` goes behind it. `flag`: what kind of run, if there is none yet.
         """
         end = self.words[END]
         if self._run_at is None:
-            if end + pickling.RUN_HEAD > ROOM:
+            head = pickling.run_head(number, flag)
+            if end + len(head) + pickling.NUMBER > ROOM:
                 return False
-            self._run_at, self._run_from = end, number
-            self.memory[START + end : START + end + pickling.RUN_HEAD] = pickling.run_head(number)
-            self.words[END] = end = end + pickling.RUN_HEAD
+            self._run_at, self.first = end, number
+            self.memory[START + end : START + end + len(head)] = head
+            self.words[END] = end = end + len(head)
+            if flag in pickling.FORMATS:
+                room = (ROOM - end) // pickling.NUMBER * pickling.NUMBER
+                rest = memoryview(self.memory)[START + end : START + end + room]
+                self.slots = rest.cast(pickling.FORMATS[flag])
         self.memory.seek(START + end)
         return True
 
@@ -93,8 +100,8 @@ class Records:
     def close_run(self, number: int) -> None:
         """Nothing is added to the run any more; `number` is the last call that is finished."""
         if self._run_at is not None:
-            start, self._run_at = self._run_at, None
-            count = number + 1 - self._run_from
+            start, self._run_at, self.slots = self._run_at, None, None
+            count = number + 1 - self.first
             if count:
                 end = START + self.words[END]
                 pickling.close_run(self.memory, START + start, end, count)

@@ -38,7 +38,7 @@ STACK_GLOBAL = b"\x93"  # what stands in a pickle where something goes by its na
 MAX_FRAMES = 200  # of one traceback; the middle of a longer one is left out
 
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
-SIMPLE = frozenset({int, str, float, bool, bytes, type(None), complex})
+SIMPLE: frozenset[type] = frozenset({int, str, float, bool, bytes, type(None), complex})
 SHORT = 1024  # characters or bytes of a text that may travel so; some thousand make a batch
 ATOMS = SIMPLE - {str, bytes}
 
@@ -601,12 +601,17 @@ def add_note(error: BaseException, note: str) -> None:
 # are, and one behind the other. So each is written on its own, by itself complete, and a thousand
 # are read by one call. A run that is still being written has the size OPEN, goes to the end of what
 # is there, and says that it has none. Tuples of simple values stand there as well. In a mixed run,
-# small results of other types stand too, each as the bytes of its pickle, in a list.
+# small results of other types stand too, each as the bytes of its pickle, in a list. In a run of
+# numbers all are of one type, int or float, of eight bytes each: many calls return nothing else.
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
 MIXED = 5  # a mixed run
+INTS, FLOATS = 6, 7  # a run of numbers
 RUNS = frozenset({RUN, MIXED})
+NUMBERS: dict[type, int] = {int: INTS, float: FLOATS}
+NUMBER = 8  # bytes of one
+FORMATS: dict[int, Any] = {INTS: "q", FLOATS: "d"}  # as `memoryview.cast` has them
 OPEN = 0xFFFFFFFF
 EVERYWHERE = 2  # the version of marshal's format that every Python reads and that has no references
 _SIZE, _COUNT = struct.Struct("!I"), struct.Struct("<I")
@@ -615,15 +620,17 @@ _EMPTY = b"[" + bytes(_COUNT.size)
 RUN_HEAD = RECORD.size + len(_EMPTY)  # bytes before the first result of a run
 
 
-def run_head(number: int) -> bytes:
+def run_head(number: int, flag: int = RUN) -> bytes:
     """How a run begins, the first result of which is that of call `number`; it is open."""
-    return RECORD.pack(OPEN, RUN, number) + _EMPTY
+    head = RECORD.pack(OPEN, flag, number)
+    return head if flag in FORMATS else head + _EMPTY
 
 
 def close_run(memory: Any, start: int, end: int, count: int) -> None:
     """Write into the head of the run that lies there how long it is, and of how many results."""
     _SIZE.pack_into(memory, start, end - start - RECORD.size)
-    _COUNT.pack_into(memory, start + RECORD.size + 1, count)
+    if memory[start + FLAG_AT] not in FORMATS:
+        _COUNT.pack_into(memory, start + RECORD.size + 1, count)
 
 
 def dump_simple(value: Any) -> bytes:
@@ -656,7 +663,9 @@ def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
         position += RECORD.size
         end = length if size == OPEN else position + size
         record: Any = data[position:end]
-        if flag in RUNS:
+        if flag in FORMATS:
+            flag, record = RUN, record.cast(FORMATS[flag]).tolist()
+        elif flag in RUNS:
             record = _load_open_run(record) if size == OPEN else marshal.loads(record)
         records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
         position = end

@@ -106,8 +106,12 @@ class Worker:
         self._records = Records(journal)
         self._words = self._records.words
         # The types whose values may go into the open run, and those for which that depends on how
-        # long one is; none, if the present call has printed.
-        self._straight, self._texts = set(pickling.ATOMS), {str, bytes}
+        # long one is; or the one that has slots there. None, if the present call has printed, and
+        # for the first of several calls, whose result decides what kind of run it is to be.
+        self._straight: set[type] = set(pickling.ATOMS)
+        self._texts: set[type] = {str, bytes}
+        self._slotted: set[type] = set()
+        self._undecided = False
         self._revoked = Revoked(0, 0, 0)  # the latest of them
         self._halt = 0  # the number of that which the main thread has gone by
         self._learned = Learned()
@@ -213,7 +217,7 @@ class Worker:
             failure = Payload(bytes(pickling.dumps_error(error, __file__).head))
             self._connection.post(SetupFailed((failure,)), ONE_WAY)
             return False
-        self._forget_text()  # no call has printed it
+        self._text.clear()  # no call has printed it
         return True
 
     def _told(self, message: Any) -> None:
@@ -319,15 +323,14 @@ class Worker:
     def _run_group(self, group: _Group) -> None:
         """Run calls of one function. The straight path of a call: what can be, is done before."""
         pop, form, limits = group.items.popleft, group.form, group.limits
-        straight, texts, most = self._straight, self._texts, pickling.OUT_OF_BAND
-        dumps, version = marshal.dumps, pickling.EVERYWHERE
-        words, write, usual = self._words, self._journal.write, pickling.RUN
+        slotted, straight, texts = self._slotted, self._straight, self._texts
+        dumps, version, most = marshal.dumps, pickling.EVERYWHERE, pickling.OUT_OF_BAND
+        words, write, size = self._words, self._journal.write, pickling.NUMBER
         halt, number = self._halt, self._finished
         words[LOAN] = group.loan
         function = self._learned.ready(group.key)
         careful = function is None or limits is not None or bool(self._learned.failed)
-        data: Any
-        end = self._open_run(number + 1)
+        end, slots, first = self._open_run(number + 1, several=len(group.items) > 1)
         while True:
             try:
                 item = pop()
@@ -340,6 +343,7 @@ class Worker:
                     number -= 1
                     break
                 halt = self._halt
+            plain = True
             try:
                 if careful:
                     function = self._careful_begin(group)
@@ -356,27 +360,30 @@ class Worker:
                 else:
                     item = arguments(item, self._learned.payload)
                     result = function(*item[0], **item[1])
-                if type(result) in straight or (type(result) in texts and len(result) < most):
-                    data, flag = dumps(result, version), usual
-                else:
+                try:
+                    if type(result) in slotted:
+                        slots[number - first] = result
+                        words[END] = end = end + size
+                    elif type(result) in straight or (type(result) in texts and len(result) < most):
+                        words[END] = end = end + write(dumps(result, version))
+                    else:
+                        plain = False
+                except (IndexError, ValueError):  # so much room is not left, or a number has not
+                    plain = False
+                if not plain:
                     self._finished = number - 1
-                    flag, data = self._pickled(result)
-                if flag == usual:
-                    try:
-                        words[END] = end = end + write(data)
-                    except ValueError:  # so much room is not left
-                        flag, data = self._make_room(number, data, result)
-                        end = words[END]
+                    plain = self._write_result(result)
+                    end = words[END]
             except BaseException as error:  # SystemExit too belongs to the task, not to us
+                plain = False
                 self._finished = number - 1
-                flag, data = pickling.BAD, self._failure(error)
+                self._write_record(pickling.BAD, self._failure(error))
                 if not _can_open():
                     # No further call could open a file here: they are all for a new worker.
                     self._left = 0
                     self._drop_lined_up()
-            if flag != usual:
-                self._write_record(flag, data)
-                end = self._open_run(number + 1)
+            if not plain:
+                end, slots, first = self._open_run(number + 1)
             if careful:
                 careful = self._careful_end(group)
             # The result is safe; only now what the call held may go, since that may crash too.
@@ -421,22 +428,89 @@ class Worker:
         self._halt = revoked.halt
         return ours
 
-    def _open_run(self, number: int) -> int:
-        """See that call `number` can write a simple result; how far the records go."""
-        with self._flushing:
-            if not self._records.open_run(number):
-                self._finished = number - 1
-                self._flush()
-                self._records.open_run(number)
-            return self._words[END]
+    def _open_run(
+        self, number: int, flag: int = pickling.RUN, *, several: bool = False
+    ) -> tuple[int, Any, int]:
+        """See that call `number` can write a simple result, the first of `several` perhaps.
 
-    def _make_room(self, number: int, data: bytes, result: object) -> tuple[int, bytes | None]:
+        How far the records go; slots for numbers, if that is the kind of the run; the number of
+        the call that has the first of them. `flag`: what kind of run, if none is open.
+        """
+        records = self._records
+        with self._flushing:
+            if several and records.slots is None:
+                self._undecided = True
+                self._hold()
+            else:
+                if not records.open_run(number, flag):
+                    self._finished = number - 1
+                    self._flush()
+                    records.open_run(number, flag)
+                if records.slots is None and not self._straight:
+                    self._allow()
+            return self._words[END], records.slots, records.first
+
+    def _hold(self) -> None:
+        """Have no result go straight into the open run."""
+        for types in (self._slotted, self._straight, self._texts):
+            types.clear()
+
+    def _allow(self, kind: type | None = None) -> None:
+        """Have simple results go straight into the open run; `kind`: only those of that type."""
+        self._hold()
+        if self._text.size:
+            return  # the present call has printed that: it comes first
+        if kind is not None:
+            self._slotted.add(kind)
+        else:
+            self._straight.update(pickling.ATOMS)
+            self._texts.update((str, bytes))
+
+    def _write_result(self, result: object) -> bool:
+        """Write the next result, which does not simply go behind the one before.
+
+        Whether the run that was open is still the one for what comes next.
+        """
+        same = bool(self._straight)
+        if not same and self._decide(result):
+            return False
+        data: Any
+        flag, data = self._pickled(result)
+        if flag == pickling.RUN:
+            try:
+                self._words[END] += self._journal.write(data)
+                return same
+            except ValueError:  # so much room is not left
+                flag, data = self._make_room(data, result)
+        if flag != pickling.RUN:
+            self._write_record(flag, data)
+        return False
+
+    def _decide(self, result: object) -> bool:
+        """Have the next result begin another run; True: it is one of numbers, and stands in it."""
+        with self._flushing:
+            first, self._undecided = self._undecided, False
+            flag = pickling.NUMBERS.get(type(result), pickling.RUN) if first else pickling.RUN
+            self._records.close_run(self._finished)
+            if self._text.size:
+                return False
+            _, slots, _ = self._open_run(self._finished + 1, flag)
+            if slots is None:
+                return False
+            try:
+                slots[0] = result
+            except ValueError:  # it needs more than eight bytes
+                return False
+            self._words[END] += pickling.NUMBER
+            self._allow(type(result))
+            return True
+
+    def _make_room(self, data: bytes, result: object) -> tuple[int, bytes | None]:
         """Write a result that is too long for what is left of the open run; as `_pickled`."""
-        self._finished = number - 1
         self._flush()
         if pickling.RUN_HEAD + len(data) > ROOM:
             return self._sent_alone(pickling.dumps(result))
-        self._open_run(number)
+        self._open_run(self._finished + 1)
         self._records.mix()  # perhaps it is a pickle
         self._words[END] += self._journal.write(data)
         return pickling.RUN, data
@@ -454,12 +528,7 @@ class Worker:
         """Write what the present call has printed, before its outcome. Under the lock."""
         if self._text.size:
             self._write(pickling.PRINTED, self._text.read())
-        self._forget_text()
-
-    def _forget_text(self) -> None:
         self._text.clear()
-        self._straight.update(pickling.ATOMS)
-        self._texts.update((str, bytes))
 
     def _write(self, flag: int, data: bytes) -> None:
         number = self._finished + 1
@@ -487,7 +556,8 @@ class Worker:
         Raises:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
-        if type(result) is tuple and self._straight and pickling.all_simple((result,)):
+        simple = type(result) is tuple or type(result) in pickling.SIMPLE
+        if simple and self._straight and pickling.all_simple((result,)):
             return pickling.RUN, pickling.dump_simple(result)
         try:
             payload = pickling.dumps_outside(result)
@@ -560,9 +630,8 @@ class Worker:
         if self._outbox.foreign:
             return
         with self._flushing:
-            self._straight.clear()
-            self._texts.clear()
             self._text.add(text)
+            self._hold()
             self._printed = True
             if lines and (self._tell_lines or self._store_lines is not None):
                 self._outbox.add(lines)

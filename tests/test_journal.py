@@ -22,8 +22,11 @@ PATIENCE = 60
 
 SIMPLE = st.integers() | st.text(max_size=50) | st.none() | st.floats(allow_nan=False)
 SIMPLE |= st.tuples(SIMPLE, SIMPLE) | st.just(())
+INTS = st.integers(-(2**63), 2**63 - 1)
 STEPS = st.lists(
     st.tuples(st.just("simple"), SIMPLE)
+    | st.tuples(st.just("ints"), st.lists(INTS))
+    | st.tuples(st.just("floats"), st.lists(st.floats(allow_nan=False)))
     | st.tuples(st.just("mixed"), st.lists(st.integers(), max_size=5) | st.sets(st.text()))
     | st.tuples(st.sampled_from([pickling.GOOD, pickling.BAD]), st.binary(max_size=30))
     | st.tuples(st.just("send"), st.sampled_from(["main", "helper"])),
@@ -56,11 +59,24 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
     try:
         for kind, what in steps:
             number = len(written) + 1
-            if kind == "simple":
+            if kind in ("ints", "floats"):
+                records.close_run(number - 1)
+                assert records.open_run(
+                    number, pickling.INTS if kind == "ints" else pickling.FLOATS
+                )
+                for place, value in enumerate(what):
+                    records.slots[number + place - records.first] = value
+                    records.words[END] += pickling.NUMBER
+                    written.append((number + place, value))
+            elif kind == "simple":
+                if records.slots is not None:
+                    records.close_run(number - 1)
                 assert records.open_run(number)
                 records.words[END] += journal.memory.write(pickling.dump_simple(what))
                 written.append((number, what))
             elif kind == "mixed":
+                if records.slots is not None:
+                    records.close_run(number - 1)
                 assert records.open_run(number)
                 records.mix()
                 records.words[END] += journal.memory.write(pickling.dump_mixed(pickle.dumps(what)))
@@ -80,6 +96,7 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
             left, _ = journal.read()
             assert seen | dict(values_in(left)) == dict(written)
     finally:
+        records.slots = None
         records.words.release()
         journal.memory.close()
 
@@ -151,6 +168,56 @@ def test_outcomes_of_all_kinds_among_each_other_belong_to_their_calls(seed: int)
                 assert future.result(PATIENCE) == outcome(*call), call
             printed = f"{call[0]} {call[1]}\n" if call[0] in ("printed", "told") else ""
             assert future.output == printed, call
+
+
+def pick(kind: str, number: int) -> object:
+    """Mostly numbers, some of which have no room in eight bytes."""
+    if kind == "printed":
+        print(number)
+    values = {"int": number, "float": number / 7, "bool": number % 2 == 0, "none": None}
+    values |= {"huge": number << 70, "edge": -(2**63), "nan": float("nan"), "text": "x" * number}
+    values |= {"big": "x" * 1000, "list": [number], "printed": number}
+    return values[kind]
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["int"] * 9000,
+        ["float", *["int"] * 3000, *["float"] * 3000],
+        ["huge", *["int"] * 100, "huge", *["edge"] * 100],
+        [*["big"] * 115, *["int"] * 3000, *["big"] * 115, *["float"] * 3000],
+        ["int", *["printed"] * 3, *["int"] * 50, "printed", *["float"] * 50, "list"] * 30,
+        ["nan", "float", "nan", "bool", "none", "text", "list", "huge", "int"] * 200,
+    ],
+    ids=["ints", "one, then the other", "huge", "no room", "printed", "all"],
+)
+def test_results_that_are_numbers(kinds: list[str]) -> None:
+    with SleighExecutor(1) as executor:
+        list(executor.map(abs, range(2000)))  # many calls travel together from now on
+        found = list(executor.map(pick, kinds, range(len(kinds))))
+        ours = [executor.submit(pick, kind, n) for n, kind in enumerate(kinds[:500])]
+        found += [future.result(PATIENCE) for future in ours]
+        expected = [pick(kind, n) for n, kind in enumerate(kinds)]
+        expected += expected[:500]
+        assert list(map(repr, found)) == list(map(repr, expected))
+        assert list(map(type, found)) == list(map(type, expected))
+        printed = [f"{n}\n" if kind == "printed" else "" for n, kind in enumerate(kinds[:500])]
+        assert [future.output for future in ours] == printed
+
+
+def test_numbers_for_which_the_journal_has_no_room() -> None:
+    """In one batch, short calls with long texts, and then many with numbers."""
+    text = "x" * 1000
+    with SleighExecutor(1) as executor:
+        list(executor.map(abs, range(5000)))  # many calls travel together from now on
+        for _ in range(10):
+            futures = [executor.submit(abs, n) for n in range(5000)]
+            futures += [executor.submit(str, text) for _ in range((ROOM - 4000) // len(text))]
+            futures += [executor.submit(abs, -n) for n in range(5000)]
+            results = [future.result(PATIENCE) for future in futures]
+            assert results[:5000] == results[-5000:] == list(range(5000))
+            assert set(results[5000:-5000]) == {text}
 
 
 def step(number: int, path: Path) -> int:
