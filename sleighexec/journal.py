@@ -1,8 +1,13 @@
 """The journal: what a worker has begun and finished, in memory that outlives it.
 
-    bytes of records, calls begun │ limits of the present call │ halt, loan │ its text │ records …
+    bytes of records, calls begun │ limits of the present call │ halt, loan │ slots │ its text │
+    records …
 
 The worker writes, see worker.py; the agent reads when the worker is gone or stands still.
+
+Slots: if numbers are being written, where the first of them is, and of which call. The results of
+all calls before the one that was begun last are in, so that nothing else has to be written for
+each of them. Whatever else is written counts as soon as the bytes of records say so.
 """
 
 from __future__ import annotations
@@ -16,9 +21,10 @@ from sleighexec.output import CallText
 SHELL = struct.Struct("=QQ")  # bytes of records, calls begun
 LIMITS = struct.Struct("=dQ")  # behind it: when the present call is to end, bytes it may take
 WORD = struct.Struct("=Q")
-# Behind them: how often the agent has found that we stood still; the loan of the present call.
-END, BEGUN, HALT, LOAN = 0, 1, 4, 5  # the head as words of eight bytes
-HEAD = 6 * WORD.size
+# Behind them: how often the agent has found that we stood still; the loan of the present call; the
+# slots: where they are, and the call that has the first one, 0 if there are none.
+END, BEGUN, HALT, LOAN, SLOTS, FIRST = 0, 1, 4, 5, 6, 7  # the head as words of eight bytes
+HEAD = 8 * WORD.size
 START = HEAD + CallText.LENGTH  # where the records begin; what is written last cannot go too far
 ROOM = 128 * 1024  # bytes for records
 
@@ -46,8 +52,15 @@ class Journal:
 
     def read(self) -> tuple[bytes, int]:
         """The records that are in it and the number of calls begun: for the agent."""
-        end, begun = SHELL.unpack_from(self.memory, 0)
-        return self.memory[START : START + min(end, ROOM)], begun
+        with memoryview(self.memory) as memory, memory[:HEAD].cast("Q") as words:
+            return memory[START : START + _end(words)].tobytes(), words[BEGUN]
+
+
+def _end(words: memoryview) -> int:
+    """How far the records go."""
+    slots, first = words[SLOTS], words[FIRST]
+    numbers = slots + (words[BEGUN] - first) * pickling.NUMBER if first else 0
+    return min(max(words[END], numbers), ROOM)
 
 
 class Records:
@@ -61,7 +74,8 @@ class Records:
     Attributes:
         words: The head of the journal.
         sent: Bytes of records that are known to be on their way.
-        slots: If the open run is one of numbers: room for them.
+        slots: If the open run is one of numbers: room for them. What is put there counts when the
+            next call begins, or by `commit`.
         first: The number of the call that has the first result of the open run.
     """
 
@@ -89,8 +103,14 @@ class Records:
                 room = (ROOM - end) // pickling.NUMBER * pickling.NUMBER
                 rest = memoryview(self.memory)[START + end : START + end + room]
                 self.slots = rest.cast(pickling.FORMATS[flag])
+                self.words[SLOTS], self.words[FIRST] = end, number
         self.memory.seek(START + end)
         return True
+
+    def commit(self, number: int) -> None:
+        """What stands in slots counts, up to the result of call `number`."""
+        if self.slots is not None:
+            self.words[END] = self.words[SLOTS] + (number + 1 - self.first) * pickling.NUMBER
 
     def mix(self) -> None:
         """The open run is a mixed one."""
@@ -99,6 +119,8 @@ class Records:
 
     def close_run(self, number: int) -> None:
         """Nothing is added to the run any more; `number` is the last call that is finished."""
+        self.commit(number)
+        self.words[FIRST] = 0
         if self._run_at is not None:
             start, self._run_at, self.slots = self._run_at, None, None
             count = number + 1 - self.first
@@ -121,9 +143,13 @@ class Records:
         self.memory[start : start + len(entry)] = entry
         self.words[END] += len(entry)
 
+    def are_new(self) -> bool:
+        """Whether there is something to be sent."""
+        return _end(self.words) > self.sent
+
     def take(self) -> bytes:
         """What is to be sent: an open run goes each time, from its first result."""
-        end = self.words[END]
+        end = _end(self.words)
         data = self.memory[START + self.sent : START + end]
         self.sent = end if self._run_at is None else self._run_at
         return data

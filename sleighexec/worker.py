@@ -6,7 +6,8 @@
                     ready, gives back what has not begun, and keeps reading
 
 Laws: 1. A call begins once: what has begun is written in the journal before it runs.
-      2. A result is written in the journal before the next call begins.
+      2. A result is written in the journal before the next call begins, and before what the call
+         held goes, which may end this process.
       3. Between writing and running it we look whether we have stood still (SIGSTOP) for so long
          that calls were taken back; then the engine says which of them are ours still.
 The journal is memory shared with the agent, so both facts outlive the worker: whatever kills it,
@@ -325,11 +326,12 @@ class Worker:
         pop, form, limits = group.items.popleft, group.form, group.limits
         slotted, straight, texts = self._slotted, self._straight, self._texts
         dumps, version, most = marshal.dumps, pickling.EVERYWHERE, pickling.OUT_OF_BAND
-        words, write, size = self._words, self._journal.write, pickling.NUMBER
+        words, write = self._words, self._journal.write
         halt, number = self._halt, self._finished
         words[LOAN] = group.loan
         function = self._learned.ready(group.key)
         careful = function is None or limits is not None or bool(self._learned.failed)
+        harmless = form in (SINGLE, PLAIN)  # nothing happens when such arguments go
         end, slots, first = self._open_run(number + 1, several=len(group.items) > 1)
         while True:
             try:
@@ -363,7 +365,8 @@ class Worker:
                 try:
                     if type(result) in slotted:
                         slots[number - first] = result
-                        words[END] = end = end + size
+                        if not harmless:
+                            self._records.commit(number)
                     elif type(result) in straight or (type(result) in texts and len(result) < most):
                         words[END] = end = end + write(dumps(result, version))
                     else:
@@ -388,6 +391,7 @@ class Worker:
                 careful = self._careful_end(group)
             # The result is safe; only now what the call held may go, since that may crash too.
             item = result = None
+        self._records.commit(number)
         self._finished = number
 
     def _careful_begin(self, group: _Group) -> Any:
@@ -416,6 +420,7 @@ class Worker:
         The agent had written that into the journal before it read what we have begun, and we have
         written what we begin before we read that: so it has seen this call, or we wait here.
         """
+        self._records.commit(number - 1)
         halt = self._words[HALT]
         self._connection.wait(ONE_WAY, lambda: self._revoked.halt >= halt)
         revoked = self._revoked
@@ -501,7 +506,7 @@ class Worker:
                 slots[0] = result
             except ValueError:  # it needs more than eight bytes
                 return False
-            self._words[END] += pickling.NUMBER
+            self._records.commit(self._finished + 1)
             self._allow(type(result))
             return True
 
@@ -609,7 +614,7 @@ class Worker:
         """Send what is new in the journal. Under the lock."""
         self._outbox.send()
         records, tag = self._records, self._connection.next_tag() if count else 0
-        news = self._words[END] > records.sent
+        news = records.are_new()
         if news and (self._printed or sys.stdout is not self._stdout):
             self._printed = False
             with contextlib.suppress(Exception):  # a task may have closed or replaced them

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sleighexec import SleighExecutor, WorkerLost
 from sleighexec import payload as pickling
-from sleighexec.journal import END, ROOM, Journal, Records
+from sleighexec.journal import BEGUN, END, ROOM, Journal, Records
 from sleighexec.messages import Payload
 from tests.conftest import wait_for, wait_for_file
 
@@ -64,10 +64,13 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
                 assert records.open_run(
                     number, pickling.INTS if kind == "ints" else pickling.FLOATS
                 )
-                for place, value in enumerate(what):
-                    records.slots[number + place - records.first] = value
-                    records.words[END] += pickling.NUMBER
-                    written.append((number + place, value))
+                for at, value in enumerate(what, number):
+                    records.words[BEGUN] = at
+                    left, _ = journal.read()
+                    assert seen | dict(values_in(left)) == dict(written)
+                    records.slots[at - records.first] = value
+                    written.append((at, value))
+                records.commit(len(written))
             elif kind == "simple":
                 if records.slots is not None:
                     records.close_run(number - 1)
@@ -218,6 +221,30 @@ def test_numbers_for_which_the_journal_has_no_room() -> None:
             results = [future.result(PATIENCE) for future in futures]
             assert results[:5000] == results[-5000:] == list(range(5000))
             assert set(results[5000:-5000]) == {text}
+
+
+class Deadly:
+    """Ends any process but its maker's when it goes, if its number is 3."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.maker = number, os.getpid()
+
+    def __del__(self) -> None:
+        if self.number == 3 and os.getpid() != self.maker:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def number_of(deadly: Deadly) -> int:
+    return deadly.number
+
+
+def test_a_result_is_safe_before_what_its_call_held_goes() -> None:
+    with SleighExecutor(1) as executor:
+        list(executor.map(abs, range(2000)))  # many calls travel together from now on
+        pid = executor.submit(os.getpid).result(PATIENCE)
+        calls = [Deadly(number) for number in range(10)]
+        assert list(executor.map(number_of, calls)) == list(range(10))
+        assert executor.submit(os.getpid).result(PATIENCE) != pid
 
 
 def step(number: int, path: Path) -> int:
