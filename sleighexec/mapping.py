@@ -155,6 +155,18 @@ class MapJob:
         if self.meter is not None:
             self.meter.close()
 
+    @contextlib.contextmanager
+    def given_up_on_errors(self) -> Iterator[None]:
+        """What is raised here ends the map: what has not begun will not."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+        except BaseException:
+            self.cancel()
+            raise
+
     def kill(self) -> None:
         """Nobody wants the rest: what has not begun will not, what runs is stopped."""
         self.cancel()

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+READ_SECONDS = 0.02  # after which calls over what was read so far begin
+READ_AT_ONCE = 64  # items
+QUICK = frozenset({list, tuple, range})  # to read
+
 
 def check_sizes(chunksize: int, buffersize: int | None) -> None:
     """Raise what a wrong chunksize or buffersize of `map` raises."""
@@ -69,7 +73,8 @@ class MapCalls:
                 may share in the worker what they share here.
             buffersize: How many calls (chunks, with `chunksize`) may be ahead of the result that
                 was taken last; the iterables are then read as results are taken, and may be
-                infinite. None: everything is read and submitted now.
+                infinite. None: everything is read and submitted now; where reading takes long,
+                calls begin meanwhile.
 
         The first exception of a call ends the iteration; calls that have not begun are cancelled
         then, and also when the iterator is closed, collected or out of time.
@@ -96,39 +101,27 @@ class MapCalls:
             raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
         # One argument each: then no tuple is made for it, which would cost more than the rest.
         single = len(iterables) == 1
+        quick = QUICK.issuperset(map(type, iterables))
         items = iter(iterables[0]) if single else zip(*iterables)
         self._put(settings, ())  # raises what a submit would raise now
         fn = self._shared_if_big(fn)
         if self._max_pending is not None:
             most = max(self._max_pending // chunksize, 1)
             buffersize = most if buffersize is None else min(buffersize, most)
-        if buffersize is None:
-            job = self._job(settings, meter, fn, list(items), chunksize, single=single)
-            return results(job, None, deadline)
-        first = list(itertools.islice(items, buffersize * chunksize))
-        job = self._job(settings, meter, fn, first, chunksize, single=single, lazy=True)
-        feed = _feed(weakref.ref(self), job, items, chunksize)
-        return results(job, feed, deadline)
-
-    def _job(
-        self,
-        settings: Settings,
-        meter: Meter | None,
-        fn: Any,
-        items: list[Any],
-        chunksize: int,
-        *,
-        single: bool,
-        lazy: bool = False,
-    ) -> MapJob:
         definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
         apply_to = None if definition is not None else fn
         known = definition or self._functions.apply_as(fn)
         job = MapJob(self._engine, known, (), settings, chunksize, single, apply_to, meter)
-        self._add(job, items)
-        if meter is not None and not lazy:
-            meter.expect(0, last=True)
-        return job
+        with job.given_up_on_errors():
+            if buffersize is None:
+                for portion in _portions(items, chunksize, quick=quick):
+                    self._add(job, portion)
+                if meter is not None:
+                    meter.expect(0, last=True)
+                return results(job, None, deadline)
+            self._add(job, list(itertools.islice(items, buffersize * chunksize)))
+        feed = _feed(weakref.ref(self), job, items, chunksize)
+        return results(job, feed, deadline)
 
     def _add(self, job: MapJob, items: list[Any]) -> None:
         """Put more items into a job and its span into line."""
@@ -213,6 +206,24 @@ class MapCalls:
                     future.cancel()
 
         return take()
+
+
+def _portions(items: Iterator[Any], chunksize: int, *, quick: bool) -> Iterator[list[Any]]:
+    """All items. If reading them may take long, those read in a while, in whole chunks."""
+    portion: list[Any] = []
+    count, begun = 1, time.monotonic()
+    while not quick and (some := list(itertools.islice(items, count))):
+        portion += some
+        if time.monotonic() - begun < READ_SECONDS:
+            count = min(2 * count, READ_AT_ONCE)
+            continue
+        if whole := len(portion) // chunksize * chunksize:
+            yield portion[:whole]
+            portion = portion[whole:]
+        count, begun = 1, time.monotonic()  # the next one may take long
+    portion += items
+    if portion:
+        yield portion
 
 
 def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> Iterator[bool]:

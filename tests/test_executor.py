@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import types
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import (
@@ -27,8 +28,10 @@ from typing import Any
 
 import numpy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors
+from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors, maps
 from sleighexec.engines.workers import WorkerLink
 from sleighexec.functions import LONG, PLAIN
 from sleighexec.future import SleighFuture
@@ -120,6 +123,20 @@ def test_map_raises_at_the_item_that_failed(either: Executor) -> None:
         next(results)
     with pytest.raises(StopIteration):
         next(results)
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_calls_of_map_begin_while_its_input_is_read(
+    either: Executor, chunksize: int, tmp_path: Path
+) -> None:
+    def paths() -> Iterator[Path]:
+        for number in range(chunksize * 3):
+            time.sleep(0.03)  # reading takes long
+            yield tmp_path / str(number)
+        wait_for((tmp_path / "0").exists, "no call begins")
+        wait_for((tmp_path / str(chunksize)).exists, "no other call begins")
+
+    assert list(either.map(Path.touch, paths(), chunksize=chunksize)) == [None] * 3 * chunksize
 
 
 def test_an_error_in_the_input_of_map_is_raised_by_map(either: Executor) -> None:
@@ -252,6 +269,51 @@ def test_map_with_buffersize_reads_its_input_as_results_are_taken(executor: Slei
     assert [next(results) for _ in range(10)] == list(range(10))
     assert len(read) == 12
     results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("error", [LookupError, KeyboardInterrupt])
+def test_an_error_in_the_input_cancels_what_has_not_begun(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    def touch(number: int) -> None:
+        (tmp_path / str(number)).touch()
+        if error is KeyboardInterrupt:
+            time.sleep(600)  # what has begun is stopped then
+        wait_for_file(tmp_path / "gate")
+
+    def numbers() -> Iterator[int]:
+        for number in range(4):
+            time.sleep(0.03)
+            yield number
+        wait_for((tmp_path / "0").exists, "no call begins")
+        raise error
+
+    with SleighExecutor(1) as executor:
+        with pytest.raises(error):
+            executor.map(touch, numbers())
+        (tmp_path / "gate").touch()
+        assert executor.submit(abs, -3).result(PATIENCE) == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "gate"}
+
+
+@given(
+    times=st.lists(st.sampled_from([0, 0, 0, 0, 5, 50]), max_size=40), chunksize=st.integers(1, 5)
+)
+def test_what_is_read_is_cut_into_whole_chunks(times: list[int], chunksize: int) -> None:
+    clock = 0.0
+
+    def numbers() -> Iterator[int]:
+        nonlocal clock
+        for number, milliseconds in enumerate(times):
+            clock += milliseconds / 1000
+            yield number
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maps, "time", types.SimpleNamespace(monotonic=lambda: clock))
+        portions = list(maps._portions(numbers(), chunksize, quick=False))
+    assert [number for portion in portions for number in portion] == list(range(len(times)))
+    assert all(len(portion) % chunksize == 0 for portion in portions[:-1])
+    assert all(portions)
 
 
 def test_map_is_cut_into_shares_that_become_smaller_but_not_tiny(executor: SleighExecutor) -> None:
