@@ -24,6 +24,7 @@ import socket
 import sys
 import time
 from collections import deque
+from functools import partial
 
 from sleighexec import payload as pickling
 from sleighexec import wire
@@ -58,9 +59,14 @@ LATE_SECONDS = 2.0  # of a round of ours from which on we have stood still ourse
 SEEN_SECONDS = 0.001  # far more than it takes until other processors see what one has written
 DUMP_SECONDS = 1.0  # for it to do so, at most
 TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
+BUNCH = 4  # workers that are forked together: the last one is not to wait long for the others
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which ru_maxrss counts
 POLITE = {signal.SIGTERM, signal.SIGINT}  # signals that ask us to leave
 PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
+
+
+# A worker that is about to be: its setup, its end of a connection, and of the pipe of its stderr.
+Birth = tuple[Child, dict[str, Any], int, int]
 
 
 class Agent:
@@ -121,10 +127,31 @@ class Agent:
     # ------------------------------------------------------------------ the client's messages
 
     def _hear(self) -> Worker | None:
+        """Do what the client says; in a child of a fork, the worker that it is to run.
+
+        What we touch between one fork and the next is copied once more, and so for each worker.
+        So those that are to start together are forked one right after the other.
+        """
+        starts: list[tuple[Start, int]] = []
+        while len(starts) < BUNCH and (messages := self._receive()):
+            for message in messages:
+                if type(message) is Start:
+                    starts.append((message, self._descriptors.popleft()))
+                    continue
+                if (worker := self._fork(starts)) is not None:
+                    return worker
+                starts.clear()
+                self._do(message)
+        return self._fork(starts)
+
+    def _receive(self) -> list[Any]:
+        """The next messages, if they are there: at most one of them brings a descriptor."""
         try:
             count, ancillary, *_ = self._control.recvmsg_into(
-                [self._decoder.buffer()], socket.CMSG_SPACE(64)
+                [self._decoder.buffer()], socket.CMSG_SPACE(64), socket.MSG_DONTWAIT
             )
+        except BlockingIOError:
+            return []
         except ConnectionError:
             self.die()
         for level, kind, data in ancillary:
@@ -134,15 +161,9 @@ class Agent:
                 self._descriptors.extend(descriptors)
         if count == 0:
             self.die()
-        for _, message in self._decoder.received(count):
-            worker = self._do(message)
-            if worker is not None:
-                return worker
-        return None
+        return [message for _, message in self._decoder.received(count)]
 
-    def _do(self, message: Any) -> Worker | None:
-        if type(message) is Start:
-            return self._fork(message, self._descriptors.popleft())
+    def _do(self, message: Any) -> None:
         if type(message) is Attach and self._depot is not None:
             stream = self._depot.attach(self._descriptors.popleft())
             self._selector.register(stream, selectors.EVENT_READ, self._hear_constants)
@@ -162,7 +183,6 @@ class Agent:
             self._pause = min(self._pause, message.seconds)
         elif type(message) is StopAgent:
             self._stopping = True
-        return None
 
     def _hear_constants(self) -> None:
         assert self._depot is not None
@@ -278,51 +298,60 @@ class Agent:
             child.signal(number)
             child.signal(signal.SIGCONT)
 
-    def _fork(self, start: Start, descriptor: int) -> Worker | None:
+    def _fork(self, starts: list[tuple[Start, int]]) -> Worker | None:
+        """Start workers, each with its end of a connection; in one of them, what it is to run."""
+        births = [self._prepare(*start) for start in starts]
+        gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
+        for birth in births:
+            child, setup, descriptor, stderr = birth
+            child.pid = os.fork()
+            if child.pid == 0:
+                births.remove(birth)
+                os.close(child.stderr)
+                self._leave_to_child(births)
+                return begin(setup, descriptor, stderr, child.journal)
+        for child, _, *theirs in births:
+            for end in theirs:
+                os.close(end)
+            self._children[child.pid] = child
+            self._selector.register(child.stderr, selectors.EVENT_READ, partial(self._read, child))
+        self._tell(*[Started(child.number, child.pid) for child, *_ in births])
+        return None
+
+    def _prepare(self, start: Start, descriptor: int) -> Birth:
         self._forked += 1
-        journal, setup = Journal(), json.loads(start.setup)
+        setup = json.loads(start.setup)
         if self._forked > CPUS and setup["cloudpickle"]:
             # The first ones load it, if they need it, all at the same time: later ones would queue.
             with contextlib.suppress(ImportError):  # it is where only the client's sys.path leads
                 pickling._cloudpickle()
                 import sleighexec.records  # noqa: F401 - which a worker needs where logging is there
-        gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
         if setup["depot"]:
             with contextlib.suppress(OSError, AttributeError):  # only Linux has such memory
                 self._depot = self._depot or Depot()
             setup["depot"] = None if self._depot is None else self._depot.probe()
         read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(read)
-            self._leave_to_child()
-            return begin(setup, descriptor, write, journal)
-        os.close(write)
-        os.close(descriptor)
         os.set_blocking(read, False)
-        child = Child(start.worker, pid, journal, read, setup["pass_on"])
-        self._children[pid] = child
-        self._selector.register(read, selectors.EVENT_READ, lambda: self._read(child))
-        self._tell(Started(start.worker, pid))
-        return None
+        return Child(start.worker, Journal(), read, setup["pass_on"]), setup, descriptor, write
 
-    def _leave_to_child(self) -> None:
-        """In a new worker: let go of everything that is the agent's."""
+    def _leave_to_child(self, births: list[Birth]) -> None:
+        """In a new worker: let go of everything that is the agent's; `births`: of the others."""
         signal.set_wakeup_fd(-1)
         self._selector.close()
         self._control.close()
-        for end in (self._wake_read, self._wake_write, *self._descriptors):
+        theirs = [end for _, _, *ends in births for end in ends]
+        for end in (self._wake_read, self._wake_write, *self._descriptors, *theirs):
             os.close(end)
-        for child in self._children.values():
+        for child in (*self._children.values(), *[child for child, *_ in births]):
             os.close(child.stderr)
             child.journal.memory.close()
         if self._depot is not None:
             self._depot.forget()
 
-    def _tell(self, message: Any) -> None:
+    def _tell(self, *messages: Any) -> None:
         try:
-            for piece in wire.encode(0, message):
-                self._control.sendall(piece)
+            pieces = [piece for message in messages for piece in wire.encode(0, message)]
+            self._control.sendall(b"".join(pieces))
         except OSError:
             self.die()
 

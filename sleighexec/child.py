@@ -15,9 +15,10 @@ from sleighexec.messages import Payload
 class Child:
     """One of them, until its end is reported."""
 
-    def __init__(self, number: int, pid: int, journal: Journal, stderr: int, pass_on: bool) -> None:
+    def __init__(self, number: int, journal: Journal, stderr: int, pass_on: bool) -> None:
         self.pass_on = pass_on  # what comes from stderr
-        self.number, self.pid, self.journal, self.stderr = number, pid, journal, stderr
+        self.number, self.journal, self.stderr = number, journal, stderr
+        self.pid = 0  # before it is forked
         self.tail = bytearray()
         self.reason = ""  # why we have ended it; see Exited
         self.seen = 0  # bytes of the tail at the last look

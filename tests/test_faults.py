@@ -30,6 +30,14 @@ from sleighexec.engines.agents import AgentLink
 from tests.conftest import alive, plain_id, wait_for
 from tests.stress.planted import SLOW_TO_RETURN, Planting
 
+WORKER_SETUP = {
+    "threads": 1,
+    "beside": 1,
+    "slots": {},
+    "memory": None,
+    "depot": False,
+    "pass_on": False,
+}
 PATIENCE = 20
 
 
@@ -131,6 +139,21 @@ def test_a_worker_that_dies_before_its_agent_was_heard_is_replaced(
         unheard.setattr(AgentLink, "heard", lambda self: None)
         assert isinstance(executor.submit(kill_me).exception(PATIENCE), WorkerLost)
         assert executor.submit(abs, -3).result(PATIENCE) == 3
+
+
+def test_what_is_said_between_two_starts_is_done_between_them() -> None:
+    # The agent forks together what is to start together; all this is there when it comes up.
+    with SleighExecutor(3) as executor:
+        engine = executor._engine
+        engine.start()
+        with engine.server.lock:
+            (agent,) = engine._agents.values()
+            numbers = list(engine._workers)
+            agent.kill(numbers[-1])
+            agent.start_worker(999, WORKER_SETUP).close()
+        wait_for(lambda: numbers[-1] not in engine._workers, "the kill was not heard")
+        assert [executor.submit(abs, -n).result(PATIENCE) for n in range(20)] == list(range(20))
+        assert set(numbers[:-1]) <= set(engine._workers)
 
 
 def test_a_replacement_inherits_the_rank() -> None:
