@@ -53,14 +53,14 @@ class Journal:
     def read(self) -> tuple[bytes, int]:
         """The records that are in it and the number of calls begun: for the agent."""
         with memoryview(self.memory) as memory, memory[:HEAD].cast("Q") as words:
-            return memory[START : START + _end(words)].tobytes(), words[BEGUN]
+            return memory[START : START + min(_end(words), ROOM)].tobytes(), words[BEGUN]
 
 
 def _end(words: memoryview) -> int:
     """How far the records go."""
-    slots, first = words[SLOTS], words[FIRST]
-    numbers = slots + (words[BEGUN] - first) * pickling.NUMBER if first else 0
-    return min(max(words[END], numbers), ROOM)
+    if not (first := words[FIRST]):
+        return words[END]
+    return max(words[END], words[SLOTS] + (words[BEGUN] - first) * pickling.NUMBER)
 
 
 class Records:
@@ -108,9 +108,8 @@ class Records:
         return True
 
     def commit(self, number: int) -> None:
-        """What stands in slots counts, up to the result of call `number`."""
-        if self.slots is not None:
-            self.words[END] = self.words[SLOTS] + (number + 1 - self.first) * pickling.NUMBER
+        """What stands in the slots that there are counts, up to the result of call `number`."""
+        self.words[END] = self.words[SLOTS] + (number + 1 - self.first) * pickling.NUMBER
 
     def mix(self) -> None:
         """The open run is a mixed one."""
@@ -119,8 +118,9 @@ class Records:
 
     def close_run(self, number: int) -> None:
         """Nothing is added to the run any more; `number` is the last call that is finished."""
-        self.commit(number)
-        self.words[FIRST] = 0
+        if self.slots is not None:
+            self.commit(number)
+            self.words[FIRST] = 0
         if self._run_at is not None:
             start, self._run_at, self.slots = self._run_at, None, None
             count = number + 1 - self.first
@@ -142,10 +142,6 @@ class Records:
         start = START + self.words[END]
         self.memory[start : start + len(entry)] = entry
         self.words[END] += len(entry)
-
-    def are_new(self) -> bool:
-        """Whether there is something to be sent."""
-        return _end(self.words) > self.sent
 
     def take(self) -> bytes:
         """What is to be sent: an open run goes each time, from its first result."""

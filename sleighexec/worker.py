@@ -391,7 +391,8 @@ class Worker:
                 careful = self._careful_end(group)
             # The result is safe; only now what the call held may go, since that may crash too.
             item = result = None
-        self._records.commit(number)
+        if slots is not None:
+            self._records.commit(number)
         self._finished = number
 
     def _careful_begin(self, group: _Group) -> Any:
@@ -420,7 +421,8 @@ class Worker:
         The agent had written that into the journal before it read what we have begun, and we have
         written what we begin before we read that: so it has seen this call, or we wait here.
         """
-        self._records.commit(number - 1)
+        if self._records.slots is not None:
+            self._records.commit(number - 1)
         halt = self._words[HALT]
         self._connection.wait(ONE_WAY, lambda: self._revoked.halt >= halt)
         revoked = self._revoked
@@ -614,18 +616,17 @@ class Worker:
         """Send what is new in the journal. Under the lock."""
         self._outbox.send()
         records, tag = self._records, self._connection.next_tag() if count else 0
-        news = records.are_new()
-        if news and (self._printed or sys.stdout is not self._stdout):
+        data = records.take()
+        if data and (self._printed or sys.stdout is not self._stdout):
             self._printed = False
             with contextlib.suppress(Exception):  # a task may have closed or replaced them
                 sys.stdout.flush()
                 sys.stderr.flush()
         if self._connection.memory is not None:
             self._connection.memory.tidy()
-        if count or news:
-            data = Payload(records.take())
+        if count or data:
             # Not by shared memory: it stands in some already, and is soon read.
-            self._connection.send(wire.encode(ONE_WAY, Results((data,), tag, count)))
+            self._connection.send(wire.encode(ONE_WAY, Results((Payload(data),), tag, count)))
         return tag
 
     # ------------------------------------------------------------------ what tasks print
