@@ -166,7 +166,7 @@ def _failed(name: str, place: int | str, error: BaseException) -> BaseException:
 
 def not_pickled(name: str, error: BaseException) -> BaseException:
     """The error of a call that could not be pickled."""
-    from sleighexec.payload import add_note
+    from sleighexec.raised import add_note
 
     if isinstance(error, SystemExit):
         import pickle

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from sleighexec import payload as pickling
+from sleighexec import raised
 from sleighexec.errors import RemoteError
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
@@ -66,11 +67,11 @@ def failure_of(error: BaseException, skip: str) -> bytes:
         error, skip = SerializationError(text), __file__
         error.__cause__ = cause
     try:
-        return bytes(pickling.dumps_error(error, skip).head)
+        return bytes(raised.dumps_error(error, skip).head)
     except BaseException as problem:  # whatever an exception may do to us, its worker lives on
         name = f"{type(error).__module__}.{type(error).__qualname__}"
         text = f"this exception could not be sent: {type(problem).__name__}"
-        return bytes(pickling.dumps_error(RemoteError(name, text)).head)
+        return bytes(raised.dumps_error(RemoteError(name, text)).head)
 
 
 def explain(error: BaseException | None, refused: dict[str, str] | None) -> None:

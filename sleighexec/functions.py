@@ -22,6 +22,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable
 
 from sleighexec import payload as pickling
+from sleighexec import raised
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.payload import SHARED
@@ -322,7 +323,7 @@ class FunctionTable:
             if payload is None:
                 payload, inner, _ = pickling.dump_call(value, self._namespace_of)
         except Exception as error:
-            pickling.add_note(error, f"while pickling the global variable {name!r} of {key[1]}")
+            raised.add_note(error, f"while pickling the global variable {name!r} of {key[1]}")
             raise
         inner.pop((key, name), None)
         fingerprint = _fingerprint(payload)

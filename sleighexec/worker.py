@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from sleighexec import context, wire
+from sleighexec import context, raised, wire
 from sleighexec import payload as pickling
 from sleighexec.access import embedded
 from sleighexec.borrowing import Borrower
@@ -215,7 +215,7 @@ class Worker:
             logger = logging.getLogger("concurrent.futures")
             logger.critical("Exception in initializer:", exc_info=True)
             self._outbox.send()
-            failure = Payload(bytes(pickling.dumps_error(error, __file__).head))
+            failure = Payload(bytes(raised.dumps_error(error, __file__).head))
             self._connection.post(SetupFailed((failure,)), ONE_WAY)
             return False
         self._text.clear()  # no call has printed it
@@ -570,7 +570,7 @@ class Worker:
             payload = pickling.dumps_outside(result)
         except BaseException as error:
             text = f"while pickling the result of the task, a {type(result).__name__}"
-            pickling.add_note(error, text)
+            raised.add_note(error, text)
             raise
         head = bytes(payload.head)
         if payload.buffers or len(head) >= pickling.OUT_OF_BAND:

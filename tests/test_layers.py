@@ -29,6 +29,7 @@ LADDER = [
     "store",
     "session",
     "payload",
+    "raised",
     "functions",
     "scripting",
     "task",

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from sleighexec import payload as pickling
-from sleighexec import records
+from sleighexec import raised, records
 from sleighexec.access import embedded
 from sleighexec.connections import Connection
 from sleighexec.engines.agents import AgentLink
@@ -502,7 +502,7 @@ class BuiltinEngine(Hosts):
             calls = [s.prepared for s in self._sticky if not s.waits_in(box)]
             self.server.defer(self._welcome, connection, tag, worker, calls)
         elif kind is SetupFailed:
-            error, _ = pickling.loads_error(message.values[0].head)
+            error, _ = raised.loads_error(message.values[0].head)
             self._break("the initializer or a sticky call failed in a worker", error)
         elif kind is Lease or kind is Release:
             connection.share(tag, message)

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Callable, Sequence
 
 from sleighexec import payload as pickling
-from sleighexec import records
+from sleighexec import raised, records
 from sleighexec.functions import PICKLED, ROWS, SINGLE, SMALL
 from sleighexec.hints import Any
 from sleighexec.messages import Payload, Report
@@ -170,10 +170,10 @@ def _remote_error(data: Any) -> BaseException:
     """The exception of a task; its text as the worker would print it at the end of its causes."""
     from concurrent.futures.process import _RemoteTraceback
 
-    error, text = pickling.loads_error(data)
+    error, text = raised.loads_error(data)
     if error.__cause__ is None:
         suppress = error.__suppress_context__
         cause: Any = f'\n"""\n{text}"""'
-        pickling.set_slot(error, "__cause__", _RemoteTraceback(cause))
-        pickling.set_slot(error, "__suppress_context__", suppress)
+        raised.set_slot(error, "__cause__", _RemoteTraceback(cause))
+        raised.set_slot(error, "__suppress_context__", suppress)
     return error

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from functools import partial
 
-from sleighexec import payload as pickling
+from sleighexec import raised
 from sleighexec.engines.dask import remote
 from sleighexec.engines.dask.batch import Batch
 from sleighexec.engines.dask.dispatch import Dispatch
@@ -48,7 +48,7 @@ class Outcomes(Dispatch):
         elif kind == remote.BROKEN:
             self._finish(batch)
             self._put_back(batch, batch.give_back(batch.size()))
-            cause, _ = pickling.loads_error(rest[0])
+            cause, _ = raised.loads_error(rest[0])
             self._break("the initializer or a sticky call failed in a worker", cause)
         else:
             self._look_into(batch, "", last=True)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from sleighexec import context as contexts
 from sleighexec import payload as pickling
+from sleighexec import raised
 from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.reach import Reach
 from sleighexec.errors import UnsupportedOptionError
@@ -319,7 +320,7 @@ def _pickled(result: object) -> tuple[int, bytes, list[Any]]:
         payload = pickling.dumps(result)
     except BaseException as error:
         text = f"while pickling the result of the task, a {type(result).__name__}"
-        pickling.add_note(error, text)
+        raised.add_note(error, text)
         raise
     if not payload.buffers:
         return pickling.GOOD, bytes(payload.head), []
