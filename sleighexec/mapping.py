@@ -77,9 +77,15 @@ class MapJob:
         self._wanted = -1  # the item that the reader sleeps for
 
     def add(self, form: int, items: list[Any]) -> Span:
-        """Append items, which are in this form; the span of them, to be put into line."""
+        """Append items, which are in this form; the span of them, to be put into line.
+
+        The list is the job's from now on.
+        """
         start = len(self.items)
-        self.items += items
+        if start:
+            self.items += items
+        else:  # often there are no others, and many of these
+            self.items = items
         self.results += [_WAITING] * len(items)
         return Span(self, form, start, len(self.items))
 
