@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sleighexec import SleighExecutor, current_worker, errors
-from sleighexec.engines import builtin
+from sleighexec.engines import losses
 from tests.conftest import wait_for
 
 PATIENCE = 20
@@ -54,10 +54,10 @@ def fail_while_starting(path: Path, times: int, status: int) -> None:
 @pytest.mark.parametrize("status", [1, 0])
 def test_workers_that_fail_to_start_are_started_again(tmp_path: Path, status: int) -> None:
     path = tmp_path / "starts"
-    arguments = (path, builtin.MAX_FAILED_STARTS - 1, status)
+    arguments = (path, losses.MAX_FAILED_STARTS - 1, status)
     with SleighExecutor(1, initializer=fail_while_starting, initargs=arguments) as executor:
         assert executor.submit(abs, -1).result(PATIENCE) == 1
-    assert len(lines(path)) == builtin.MAX_FAILED_STARTS
+    assert len(lines(path)) == losses.MAX_FAILED_STARTS
 
 
 def test_the_pauses_between_them_grow(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_pauses_between_them_grow(tmp_path: Path) -> None:
     times = [float(line) for line in lines(path)]
     pauses = [after - before for before, after in itertools.pairwise(times[1:])]
     for number, pause in enumerate(pauses):  # at least: a busy machine may take longer
-        assert pause >= builtin.START_PAUSE * 2**number
+        assert pause >= losses.START_PAUSE * 2**number
 
 
 @pytest.mark.parametrize("status", [1, 0])
@@ -86,13 +86,13 @@ def test_after_too_many_of_them_every_call_has_an_error(tmp_path: Path, status: 
             next(mapped)
         with pytest.raises(errors.PoolBrokenError):
             executor.submit(abs, -1)
-    assert len(lines(tmp_path / "starts")) <= builtin.MAX_FAILED_STARTS + 1
+    assert len(lines(tmp_path / "starts")) <= losses.MAX_FAILED_STARTS + 1
 
 
 def test_an_executor_that_pauses_can_be_shut_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builtin, "START_PAUSE", 1000)
+    monkeypatch.setattr(losses, "START_PAUSE", 1000)
     path = tmp_path / "starts"
     executor = SleighExecutor(1, initializer=fail_while_starting, initargs=(path, 1000, 1))
     future = executor.submit(abs, -1)

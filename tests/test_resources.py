@@ -179,7 +179,7 @@ def test_slots_are_places_in_what_the_machine_lets_us_see(kind: str) -> None:
 def test_more_workers_than_devices_is_an_error_that_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sleighexec.engines.builtin.START_PAUSE", 0.01)
+    monkeypatch.setattr("sleighexec.engines.losses.START_PAUSE", 0.01)
     place = Local(2, ("env", "CUDA_VISIBLE_DEVICES=5"), GPU)
     with SleighExecutor(launcher=place) as executor:
         error = executor.eachWorker(rank, blocking=False)[1].exception(PATIENCE)

@@ -30,9 +30,9 @@ from sleighexec.connections import Connection
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import register, shut_down
-from sleighexec.engines.hosts import Hosts, by_itself
 from sleighexec.engines.lines import Line, Lines, Loan
-from sleighexec.engines.outcomes import BROKEN_BY_CRASH, deliver, hand_on, lose
+from sleighexec.engines.losses import Losses
+from sleighexec.engines.outcomes import deliver, hand_on
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.engines.workers import WorkerLink
@@ -44,13 +44,9 @@ from sleighexec.launchers.base import Launcher, is_remote
 from sleighexec.messages import (
     Ask,
     Calls,
-    Exited,
-    Halted,
     Join,
     Lease,
     Leave,
-    Leaving,
-    Moved,
     Need,
     Nothing,
     Open,
@@ -60,27 +56,20 @@ from sleighexec.messages import (
     Report,
     Results,
     Return,
-    Revoked,
     SetupFailed,
-    Started,
     Welcome,
 )
 from sleighexec.output import CAPTURE, PASS
 from sleighexec.resources import Needs
 from sleighexec.server import Server
 from sleighexec.space import Space
-from sleighexec.task import Loss, Settings, Task
+from sleighexec.task import Settings, Task
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
     from sleighexec.engines.joining import Reception
     from sleighexec.workerinfo import WorkerInfo
 
-LAST_LINES = 50  # of what a worker wrote to its stderr, in the report of its end
-MAX_FAILED_STARTS = 5  # workers in a row that ended before they worked: then the pool is broken
-MAX_KILLED_STARTS = 25  # the same, where somebody else has ended them by SIGKILL or SIGTERM
-START_PAUSE = 0.1  # seconds before the next one, after the second of them; then twice as long
-LONGEST_START_PAUSE = 1.0
 
 log = logging.getLogger("sleighexec")
 
@@ -97,7 +86,7 @@ class _Sticky:
         return any(mine() is task for mine in self._tasks for task in box.tasks)
 
 
-class BuiltinEngine(Hosts):
+class BuiltinEngine(Losses):
     """See `sleighexec.engines.base.Engine`."""
 
     takes_rows = True
@@ -654,29 +643,6 @@ class BuiltinEngine(Hosts):
         self._serve(loan.line)
         self._scale()
 
-    def _take_back(self, worker: WorkerLink, message: Halted) -> None:
-        """A worker stands still: what it has not begun is for others, and it gets nothing new.
-
-        It asks before it begins another call, and learns from what we send here what is its own:
-        until then nothing that it says of these loans counts, but the results of what it began.
-        """
-        self.server.catch_up(worker.connection)  # with that, we know all that it has said
-        for payload in message.values:
-            self._answered(worker, payload)
-        worker.stopped = True
-        if asked := self._waiting.pop(worker, None):
-            worker.connection.send(asked[0], Nothing())  # when it goes on, it asks again
-        loans = list(worker.loans)
-        counts = [sum(task.size() for task in loan.tasks) for loan in loans]
-        worker.kept = worker.begun(message.begun, message.loan)
-        left = sum(counts) - max(worker.kept - worker.answered, 0)
-        worker.revoked = max(worker.revoked, *(loan.number for loan in loans), 0)
-        for loan, count in zip(reversed(loans), reversed(counts)):
-            if left > 0:
-                self._give_back(worker, loan, min(left, count))
-            left -= count
-        worker.connection.send(0, Revoked(worker.revoked, worker.kept, message.halt))
-
     def _state_of(self, worker: WorkerLink) -> str:
         if worker.stopped:
             return "stopped"
@@ -685,38 +651,6 @@ class BuiltinEngine(Hosts):
         return "busy" if worker.loans else "idle"
 
     # ------------------------------------------------------------------ workers go
-
-    def _hear_agent(self, launcher: Launcher, _: Connection, tag: int, message: Any) -> None:
-        if type(message) is Leaving:
-            self._drain(launcher)
-            return
-        worker = self._workers.get(message.worker)
-        if worker is None:
-            return
-        if (agent := self._agent_of(worker)) is not None:
-            self._heard(launcher, agent)
-        if type(message) is Started:
-            worker.pid = message.pid
-            worker.process = WorkerProcess(worker.pid, worker.rank, self._signal_one(worker))
-            self._pids.notify_all()
-        elif type(message) is Halted:
-            self._take_back(worker, message)
-        elif type(message) is Moved:
-            worker.stopped = False
-        elif type(message) is Exited:
-            self.server.drain(worker.connection)
-            answers, printed = message.values
-            self._answered(worker, answers)
-            begun = worker.begun(message.begun, message.loan) > worker.answered
-            loss = Loss(
-                *worker.whereabouts(),
-                message.status,
-                message.reason,
-                _last_lines(message.stderr),
-                message.peak,
-                printed=bytes(printed.head),
-            )
-            self._bury(worker, loss, begun)
 
     def _send_away(self, worker: WorkerLink) -> None:
         """Tell one that has nothing to do to leave. From now on it gets no task."""
@@ -732,122 +666,6 @@ class BuiltinEngine(Hosts):
                     agent.signal(number, worker.number)
 
         return send
-
-    def _lost_connection(self, connection: Connection) -> None:
-        """A worker closed its socket: it is ending, or a task closed everything."""
-        worker: WorkerLink = connection.worker  # type: ignore[attr-defined]
-        agent = self._agent_of(worker)
-        if not worker.gone and worker.loans and agent is not None:
-            agent.kill(worker.number)
-
-    def _lost_agent(self, launcher: Launcher) -> None:
-        """An agent ended: as it should, or killed, and its workers with it."""
-        agent = self._agents.pop(launcher)
-        silent, end = agent.silent, agent.reap()
-        self._pids.notify_all()
-        mine = [w for w in self._workers.values() if self._places.launchers[w.rank] == launcher]
-        reason, excused = "", False
-        if by_itself(launcher):
-            reason = self._left(launcher, agent, lost=bool(mine))
-        elif agent.expired():
-            reason, excused = "its time was over", bool(getattr(launcher, "again", False))
-        elif is_remote(launcher):
-            idle = self._closing and not self._lines.waiting()
-            if mine and self.broken is None and not self._killing and not idle:
-                reason = self._lost_host(launcher, agent.failure)
-        elif silent and not self._killing:
-            self._break(f"no worker could be started: the launched command {end}", None)
-        for worker in mine:
-            worker.gone = True  # its death is no business of the agent that comes next
-            # What one of them loses is not for another of them.
-            self._waiting.pop(worker, None)
-        for worker in mine:
-            self.server.drain(worker.connection)
-            loss = Loss(*worker.whereabouts(), None, host_lost=reason, excused=excused)
-            self._bury(worker, loss, True, everything=True)
-        self._scale()
-        if launcher in self._places.given_up:
-            self._fail_boxes(launcher)
-
-    def _bury(
-        self, worker: WorkerLink, loss: Loss, begun: bool, *, everything: bool = False
-    ) -> None:
-        """A worker is gone: what it had begun is lost, the rest is first in line again.
-
-        `everything`: its journal went with it, so that all it was lent may have begun.
-        """
-        worker.gone = True
-        del self._workers[worker.number]
-        self._count_unmanned()
-        self._waiting.pop(worker, None)
-        crashed = bool(worker.loans)
-        again: list[tuple[Line, list[Task]]] = []
-        while begun and worker.loans:
-            line, task = worker.loans[0].line, worker.settle()
-            calls = task.size() if everything else 1
-            left, tell = lose(task, calls, loss, again=not self._killing)
-            again.append((line, left))
-            for call in tell:
-                self.server.defer(call)
-            begun = everything
-        lines = worker.give_all_back()
-        for line, tasks in reversed(again):
-            line.put_first(tasks)
-            lines.append(line)
-        self.server.dispatch(self.server.space.disconnect(worker.connection))
-        for line in dict.fromkeys(lines):
-            self._serve(line)
-        if worker.process is not None:
-            worker.process.exitcode = loss.status
-            worker.process.ended.set()
-        self._pids.notify_all()
-        if self._killing:
-            self._withdraw_waiting()
-        elif (crashed or loss.status != 0) and self._break_on_crash and not loss.reason:
-            self._break(BROKEN_BY_CRASH, None)
-        elif not worker.ready and not loss.host_lost:
-            self._count_failed_start(loss)
-        self._scale()
-        self._end_drained(self._places.launchers[worker.rank])
-
-    def _count_failed_start(self, loss: Loss) -> None:
-        """A worker ended before it was ready: try again after a pause, or not any more."""
-        self._failed_starts += 1
-        killed = loss.status in (-signal.SIGKILL, -signal.SIGTERM)
-        if self._failed_starts >= (MAX_KILLED_STARTS if killed else MAX_FAILED_STARTS):
-            text = f"{self._failed_starts} workers in a row ended before they were ready"
-            self._break(f"{text}; the last one wrote:\n{loss.stderr}", None)
-        elif self._failed_starts > 1:
-            pause = START_PAUSE * 2 ** (self._failed_starts - 2)
-            self._start_at = time.monotonic() + min(pause, LONGEST_START_PAUSE)
-
-    def _break(self, text: str, cause: BaseException | None) -> None:
-        """No worker can be had any more: say so to everybody who waits."""
-        if self.broken is None:
-            self.broken = cause if cause is not None else ExecutorError(text)
-            self._broken_text = text
-            self._pids.notify_all()
-        for task in self._lines.take():
-            self.server.defer(task.fail, self._broken_error)
-        for worker in self._workers.values():
-            for loan in worker.loans:
-                for task in loan.tasks:
-                    self.server.defer(task.fail, self._broken_error)
-        for agent in self._agents.values():
-            agent.kill()
-
-    def _broken_error(self) -> BaseException:
-        """An error of its own for everybody, so that their tracebacks do not pile up."""
-        from sleighexec.broken import PoolBrokenError
-
-        error = PoolBrokenError(self._broken_text)
-        if type(self.broken) is not ExecutorError:
-            error.__cause__ = self.broken
-        return error
-
-    def _withdraw_waiting(self, spare: int = 0) -> None:
-        for task in self._lines.take(spare):
-            self.server.defer(task.withdraw)
 
     # ------------------------------------------------------------------ the end
 
@@ -922,7 +740,3 @@ def _choose(count: int) -> int:
     import random
 
     return random.randrange(count)
-
-
-def _last_lines(text: str) -> str:
-    return "\n".join(text.splitlines()[-LAST_LINES:])
