@@ -69,7 +69,7 @@ BATCH = 0.004  # seconds that a batch should take
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
 DOZE_AFTER = 50  # looks without need after which the helper looks less often
 AWAKE, DOZING, ASLEEP = 0, 1, 2  # the helper looks each tick; each LOOK; when it is called
-MAX_BATCH = 5000  # calls in one fetch
+MAX_BATCH = 8000  # calls in one fetch; the journal has room for their results, if they are numbers
 STORED_LINES = 25  # in one frame: in the worst script the summaries of more have no room in it
 
 
