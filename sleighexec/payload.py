@@ -57,6 +57,14 @@ def all_simple(values: Iterable[Any], *, tuples: bool = True) -> bool:
     )
 
 
+def is_simple(value: Any) -> bool:
+    """Whether that is one of them, asked about results one by one."""
+    if type(value) is tuple:
+        few = len(value) < SHORT
+        return few and (ATOMS.issuperset(map(type, value)) or all_simple(value, tuples=False))
+    return type(value) in SIMPLE and all_simple((value,))
+
+
 # ------------------------------------------------------------------ values
 
 

@@ -563,8 +563,7 @@ class Worker:
         Raises:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
-        simple = type(result) is tuple or type(result) in pickling.SIMPLE
-        if simple and self._straight and pickling.all_simple((result,)):
+        if self._straight and pickling.is_simple(result):
             return pickling.RUN, pickling.dump_simple(result)
         try:
             payload = pickling.dumps_outside(result)

@@ -264,6 +264,30 @@ def test_anything_else_is_stored_pickled(value):
     assert type(its).__name__ == type(value).__name__
 
 
+# ------------------------------------------------------------------ simple values
+
+LONG = pickling.SHORT * "x"
+VALUES = st.recursive(
+    st.sampled_from([1, 1.5, True, None, 2j, "a", b"a", LONG, LONG.encode(), [], {}, OSError]),
+    lambda inner: st.lists(inner, max_size=4).map(tuple),
+    max_leaves=6,
+)
+
+
+@given(VALUES | st.just((1,) * pickling.SHORT))
+def test_one_value_is_simple_as_all_of_one_are(value):
+    assert pickling.is_simple(value) is pickling.all_simple((value,))
+
+
+def test_what_is_simple():
+    assert pickling.all_simple([1, (2, "a", None), ()])
+    assert not pickling.all_simple([1, [2]])
+    assert not pickling.all_simple([((1,),)])
+    assert not pickling.all_simple([LONG])
+    assert not pickling.all_simple([(1, LONG)])
+    assert not pickling.all_simple([(1,)], tuples=False)
+
+
 # ------------------------------------------------------------------ records
 
 
