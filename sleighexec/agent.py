@@ -59,13 +59,13 @@ LATE_SECONDS = 2.0  # of a round of ours from which on we have stood still ourse
 SEEN_SECONDS = 0.001  # far more than it takes until other processors see what one has written
 DUMP_SECONDS = 1.0  # for it to do so, at most
 TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
-BUNCH = 4  # workers that are forked together: the last one is not to wait long for the others
+BUNCH = 4  # workers that are forked together: none is to wait long for the others
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which ru_maxrss counts
 POLITE = {signal.SIGTERM, signal.SIGINT}  # signals that ask us to leave
 PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
 
-
-# A worker that is about to be: its setup, its end of a connection, and of the pipe of its stderr.
+# A worker that is about to be: what we keep of it, its setup, its end of a connection, and of the
+# pipe of its stderr.
 Birth = tuple[Child, dict[str, Any], int, int]
 
 
@@ -300,6 +300,8 @@ class Agent:
 
     def _fork(self, starts: list[tuple[Start, int]]) -> Worker | None:
         """Start workers, each with its end of a connection; in one of them, what it is to run."""
+        if not starts:
+            return None
         births = [self._prepare(*start) for start in starts]
         gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
         for birth in births:
