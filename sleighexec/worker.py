@@ -635,8 +635,8 @@ class Worker:
         if self._outbox.foreign:
             return
         with self._flushing:
+            self._hold()  # first: a call that ends now waits for us
             self._text.add(text)
-            self._hold()
             self._printed = True
             if lines and (self._tell_lines or self._store_lines is not None):
                 self._outbox.add(lines)
