@@ -161,17 +161,12 @@ class MapJob:
         if self.meter is not None:
             self.meter.close()
 
-    @contextlib.contextmanager
-    def given_up_on_errors(self) -> Iterator[None]:
-        """What is raised here ends the map: what has not begun will not."""
-        try:
-            yield
-        except KeyboardInterrupt:
+    def give_up(self, error: BaseException) -> None:
+        """That ends the map: what has not begun will not, after Ctrl-C what runs is stopped."""
+        if isinstance(error, KeyboardInterrupt):
             self.kill()
-            raise
-        except BaseException:
+        else:
             self.cancel()
-            raise
 
     def kill(self) -> None:
         """Nobody wants the rest: what has not begun will not, what runs is stopped."""
@@ -303,11 +298,10 @@ def results(job: MapJob, more: Iterator[Any] | None, deadline: float | None) -> 
                 yield values.pop()
                 if (index - len(values)) % job.chunk == 0:
                     _feed(more)
-    except KeyboardInterrupt:
-        job.kill()
+    except BaseException as error:
+        job.give_up(error)
         raise
-    finally:
-        job.cancel()
+    job.cancel()
 
 
 def _feed(more: Iterator[Any] | None) -> bool:

@@ -112,7 +112,7 @@ class MapCalls:
         apply_to = None if definition is not None else fn
         known = definition or self._functions.apply_as(fn)
         job = MapJob(self._engine, known, (), settings, chunksize, single, apply_to, meter)
-        with job.given_up_on_errors():
+        try:
             if buffersize is None:
                 for portion in _portions(items, chunksize, quick=quick):
                     self._add(job, portion)
@@ -120,6 +120,9 @@ class MapCalls:
                     meter.expect(0, last=True)
                 return results(job, None, deadline)
             self._add(job, list(itertools.islice(items, buffersize * chunksize)))
+        except BaseException as error:
+            job.give_up(error)
+            raise
         feed = _feed(weakref.ref(self), job, items, chunksize)
         return results(job, feed, deadline)
 
