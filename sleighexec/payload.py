@@ -1,12 +1,12 @@
-"""Objects as bytes and back: the only place that pickles.
+"""Objects as bytes and back: with raised.py, the only place that pickles.
 
     client ── calls ──▶ worker     FunctionTable.dumps_call(), Definition   (functions.py)
     client ◀─ outcomes ─ worker    dumps(); errors: raised.py
     anybody ── values ──▶ space    dumps(), loads()
 
 Plain pickle does what it can, and cloudpickle the rest: lambdas, closures, and whatever functions
-and classes of `__main__` are in. Buffers of 64 KiB and more stay outside
-the pickle (protocol 5) and travel untouched.
+and classes of `__main__` are in. Buffers of 64 KiB and more stay outside the pickle (protocol 5)
+and travel untouched.
 
 By-value functions of one module share **one namespace for the life of a worker**: `CallPickler`
 sends a function's code with a reference to that namespace, and the globals that it names apart
@@ -24,11 +24,8 @@ import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 
-from sleighexec.hints import TYPE_CHECKING, Any, ClassVar
+from sleighexec.hints import Any, ClassVar
 from sleighexec.messages import BYTES, TEXT, Payload
-
-if TYPE_CHECKING:
-    pass
 
 PROTOCOL = 5
 OUT_OF_BAND = 64 * 1024  # bytes from which a buffer stays outside the pickle
