@@ -1,4 +1,4 @@
-"""Objects as bytes and back: with raised.py, the only place that pickles.
+"""Objects as bytes and back: the only place that pickles.
 
     client ── calls ──▶ worker     FunctionTable.dumps_call(), Definition   (functions.py)
     client ◀─ outcomes ─ worker    dumps(); errors: raised.py

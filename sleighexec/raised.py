@@ -55,7 +55,7 @@ def dumps_error(error: BaseException, skip: str = "") -> Payload:
             }
         )
     text = _formatted(error)
-    return Payload(pickle.dumps((text, nodes), pickling.PROTOCOL))
+    return pickling.pack((text, nodes))
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -75,7 +75,7 @@ def _formatted(error: BaseException) -> str:
 
 def loads_error(data: Any) -> tuple[BaseException, str]:
     """The exception of `dumps_error`, and its traceback as the worker would have printed it."""
-    text, nodes = pickle.loads(data)
+    text, nodes = pickling.loads_small(data)
     made: list[BaseException | None] = [None] * len(nodes)
 
     def get(index: int | None) -> BaseException | None:
@@ -117,7 +117,7 @@ def _dump_own(error: BaseException) -> tuple[str, Any]:
         try:
             state = (type(error), error.message, error.__dict__)  # type: ignore[attr-defined]
             blob = pickling.dump_with(pickling.cloudpickle_module().Pickler, state).head
-            pickle.loads(blob)
+            pickling.loads_small(blob)
             return "group", blob
         except BaseException:  # whatever user code raises here, the text below is safe
             pass
@@ -178,7 +178,7 @@ def _load_own(own: tuple[str, Any], members: list[BaseException]) -> BaseExcepti
     form, data = own
     if form == "text":
         return RemoteError(*data)
-    loaded = pickle.loads(data)
+    loaded = pickling.loads_small(data)
     if form == "whole":
         if not isinstance(loaded, BaseException):
             raise TypeError(f"{loaded!r} is no exception")
