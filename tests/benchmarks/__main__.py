@@ -26,6 +26,7 @@ from tests.benchmarks import (
     fairness,
     latency,
     memory,
+    network,
     ondask,
     report,
     startup,
@@ -42,6 +43,7 @@ SUBJECTS: tuple[ModuleType, ...] = (
     startup,
     memory,
     workspace,
+    network,
     crashes,
     ondask,
 )

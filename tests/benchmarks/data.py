@@ -30,7 +30,7 @@ def measures(quick: bool) -> list[Measure]:
     return [
         Measure(
             "array-1MB",
-            _rows(small, (Goal(9, 5),), ()),
+            rows(small, (Goal(9, 5),), ()),
             among(partial(travels, size=small, calls=20 if quick else 100), module="numpy"),
             rounds,
         ),
@@ -45,7 +45,7 @@ def measures(quick: bool) -> list[Measure]:
         ),
         Measure(
             "array-64MB",
-            _rows(big, (Goal(7, 20), Goal(8, 9), Goal(7, 0.6, COPY)), (Goal(7, 20),)),
+            rows(big, (Goal(7, 20), Goal(8, 9), Goal(7, 0.6, COPY)), (Goal(7, 20),)),
             among(partial(travels, size=big, calls=3), module="numpy")
             | {COPY: lambda: nullcontext(partial(copies, big, 3))},
             rounds,
@@ -79,7 +79,8 @@ def measures(quick: bool) -> list[Measure]:
     ]
 
 
-def _rows(size: int, there: tuple[Goal, ...], back: tuple[Goal, ...]) -> tuple[Row, ...]:
+def rows(size: int, there: tuple[Goal, ...], back: tuple[Goal, ...]) -> tuple[Row, ...]:
+    """What `travels` measures, with these goals."""
     what = f"arrays of {_size(size)}, one call at a time"
     return (
         Row("there", f"{what}, as argument", "MB/s", True, there),

@@ -8,7 +8,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from socket import SHUT_RDWR, socket, socketpair
+from socket import (
+    IPPROTO_TCP,
+    SHUT_RDWR,
+    TCP_NODELAY,
+    create_connection,
+    create_server,
+    socket,
+    socketpair,
+)
 from typing import Any
 
 from tests.benchmarks.measure import Above, Goal, Measure, Opener, Row, Sample
@@ -67,9 +75,9 @@ def round_trips(pool: Pool, count: int) -> dict[str, float]:
 
 
 @contextmanager
-def raw_exchange(count: int) -> Iterator[Sample]:
+def raw_exchange(count: int, *, tcp: bool = False) -> Iterator[Sample]:
     """µs for 64 bytes to another process and back, with nothing around them: the yardstick."""
-    mine, theirs = socketpair()
+    mine, theirs = _tcp_pair() if tcp else socketpair()
     with theirs:
         partner = subprocess.Popen([sys.executable, "-S", "-c", ECHO], stdin=theirs)
     try:
@@ -79,6 +87,15 @@ def raw_exchange(count: int) -> Iterator[Sample]:
         mine.shutdown(SHUT_RDWR)  # also if somebody who was forked has it too
         mine.close()
         partner.wait()
+
+
+def _tcp_pair() -> tuple[socket, socket]:
+    with create_server(("127.0.0.1", 0)) as listener:
+        mine = create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    for end in (mine, theirs):
+        end.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+    return mine, theirs
 
 
 def _exchange(mine: socket) -> None:

@@ -11,21 +11,20 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from sleighexec import SSH, Command, Local, SleighExecutor
 from tests.benchmarks.latency import percentiles, times
+from tests.benchmarks.pools import WORKERS, joined
 from tests.hosts import Hosts, why_no_namespaces, why_not
 
 ROUNDS = 5
-WORKERS = 2
 ARRAY = 64 * 1024**2  # bytes
 FIGURES: dict[str, tuple[str, str]] = {
     "p50": ("one call at a time, median", "µs"),
@@ -43,14 +42,19 @@ def sample(executor: SleighExecutor) -> dict[str, float]:
     found = percentiles(times(lambda: executor.submit(abs, -1).result(), 300))
     found["submit"] = 2_000 / seconds(lambda: [*map(_result, _submitted(executor, 2_000))])
     found["map"] = 20_000 / seconds(lambda: sum(executor.map(abs, range(20_000))))
-    array = np.ones(ARRAY, np.uint8)
+    array = _fresh()
     found["there"] = ARRAY / 1e6 / seconds(lambda: executor.submit(len, array).result())
     found["back"] = (
         ARRAY / 1e6 / seconds(lambda: executor.submit(np.ones, ARRAY, np.uint8).result())
     )
-    shared = executor.share(np.random.default_rng().integers(0, 255, ARRAY, np.uint8))
+    shared = executor.share(_fresh())
     found["common"] = ARRAY / 1e6 / seconds(lambda: executor.eachWorker(len, shared))
     return found
+
+
+def _fresh() -> Any:
+    """An array that was not there before: what comes again stays where it is."""
+    return np.random.default_rng().integers(0, 255, ARRAY, np.uint8)
 
 
 def _submitted(executor: SleighExecutor, count: int) -> list[Any]:
@@ -65,28 +69,6 @@ def seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin
-
-
-@contextlib.contextmanager
-def joined() -> Iterator[SleighExecutor]:
-    """A pool whose workers have joined over TLS."""
-    with SleighExecutor(1) as executor:
-        url = executor.listen()
-        words = [sys.executable, "-m", "sleighexec", "worker", url, "--workers", str(WORKERS)]
-        with subprocess.Popen(words, stderr=subprocess.DEVNULL) as machine:
-            while executor.worker_count < 1 + WORKERS:
-                time.sleep(0.01)
-            yield _without_ours(executor)
-            machine.terminate()
-
-
-def _without_ours(executor: SleighExecutor) -> SleighExecutor:
-    """Have the pool's own worker stand aside."""
-    engine: Any = executor._engine
-    with engine.server.lock:
-        engine._places.wanted.discard(0)
-        engine._ranks_changed()
-    return executor
 
 
 def main() -> None:
@@ -109,7 +91,7 @@ def main() -> None:
             name: opened.enter_context(SleighExecutor(launcher=place))
             for name, place in places.items()
         }
-        pools["joined, TLS"] = opened.enter_context(joined())
+        pools["joined, TLS"] = opened.enter_context(joined(WORKERS)).itself
         for executor in pools.values():
             sample(executor)
         rounds = [{name: sample(pools[name]) for name in pools} for _ in range(ROUNDS)]

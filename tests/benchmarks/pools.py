@@ -2,6 +2,8 @@
 
 `ProcessPoolExecutor` forks its workers here, explicitly: that is its fastest start. A pool of
 loky takes part if loky is installed. To add another: an opener, and its place in `OPEN`.
+
+`JOINED` is ours with workers that came over TLS, as they do from other machines.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import importlib.util
 import multiprocessing
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +32,7 @@ from tests.benchmarks.measure import OURS, PPE, Opener, Sample
 SPAWN = "ProcessPoolExecutor, spawn"
 POOL = "multiprocessing.Pool"
 LOKY = "loky"
+JOINED = f"{OURS}, joined by TLS"
 
 WORKERS = 2
 PATIENCE = 120  # seconds for all workers of a pool to be there
@@ -109,17 +114,35 @@ def _loky(workers: int) -> Iterator[Pool]:
             raise
 
 
+@contextmanager
+def joined(workers: int) -> Iterator[Pool]:
+    """A pool of ours whose workers have all joined it over TLS, from this machine."""
+    with SleighExecutor(launcher=[]) as executor:
+        words = "-m", "sleighexec", "worker", executor.listen("127.0.0.1:0")
+        machine = subprocess.Popen(
+            [sys.executable, *words, "--workers", str(workers)], stderr=subprocess.DEVNULL
+        )
+        try:
+            executor.wait_for_workers(workers, PATIENCE)
+            yield of_executor(executor, workers)
+        finally:
+            machine.terminate()  # it leaves after its present calls
+            machine.wait(PATIENCE)
+
+
 OPEN: dict[str, Callable[[int], AbstractContextManager[Pool]]] = {
     PPE: partial(stdlib, "fork"),
     SPAWN: partial(stdlib, "spawn"),
     POOL: _multiprocessing,
     LOKY: _loky,
     OURS: _sleighexec,
+    JOINED: joined,
 }
 if importlib.util.find_spec("loky") is None:
     del OPEN[LOKY]
 
-RUNNING = [name for name in OPEN if name != SPAWN]  # once it runs, spawn is as fast as fork
+# Once it runs, spawn is as fast as fork; a network is slower than none.
+RUNNING = [name for name in OPEN if name not in (SPAWN, JOINED)]
 
 
 @contextmanager
