@@ -23,9 +23,9 @@ from sleighexec.errors import ConnectError
 from sleighexec.hints import Any
 from sleighexec.importer import MINOR
 from sleighexec.outpost import agent_status, fork_agent
-from sleighexec.pump import Pump
 from sleighexec.relay import AGENT_ENDED, Relay
 from sleighexec.session import WORKER
+from sleighexec.tlsstream import TlsStream
 from sleighexec.version import __version__
 
 
@@ -99,9 +99,9 @@ def _serve(url: str, sock: Any, rest: bytes, say: Callable[[str], object]) -> in
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, agent.POLITE)
     say(f"joined {url}")
-    pump = Pump(sock, rest, "joined")
-    reason = Relay(pump.read, pump.write, ours, prints, far=True).serve()
+    stream = TlsStream(sock, rest)
+    reason = Relay(stream, ours, prints, far=True).serve()
     status = agent_status(child)
-    pump.close()
+    stream.close()
     say("left" if asked else f"it is over: {reason}")
     return status if reason == AGENT_ENDED else status or 1

@@ -16,6 +16,7 @@ import time
 
 from sleighexec import agent
 from sleighexec.relay import END_SECONDS, Relay
+from sleighexec.streams import Pipes
 
 
 def main() -> None:
@@ -32,7 +33,7 @@ def main() -> None:
     if not child:
         agent.main()
         return
-    Relay(read, write, ours, prints, far=True).serve()
+    Relay(Pipes(read, write), ours, prints, far=True).serve()
     os.close(read)
     os.close(write)
     os._exit(agent_status(child))

@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sleighexec.channels import CONTROL, OUTPUT, WINDOW, Channel, SocketChannel
+from sleighexec.streams import Stream
 
 FRAME = struct.Struct("!BxxxII")
 DATA, CREDIT, OPEN, CLOSE, BEAT = range(1, 6)
@@ -53,11 +54,9 @@ class LinkError(Exception):
 class Relay:
     """One end of a link. Serves until the end of it, in the thread or process that it is given."""
 
-    def __init__(self, read: int, write: int, control: socket.socket, output: int, *, far: bool):
-        """`read`, `write`: descriptors of the streams. `output`: where to take or put prints."""
-        self._read_end, self._write_end, self._far = read, write, far
-        for descriptor in (read, write):
-            os.set_blocking(descriptor, False)
+    def __init__(self, stream: Stream, control: socket.socket, output: int, *, far: bool) -> None:
+        """`output`: where to take or put prints."""
+        self._stream, self._far = stream, far
         self._control = SocketChannel(CONTROL, control)
         self._channels: dict[int, Channel] = {CONTROL: self._control}
         self._channels[OUTPUT] = Channel(OUTPUT, output)
@@ -120,9 +119,10 @@ class Relay:
         free = not self._out  # while the stream is full, nothing more is read for it
         self._declare(free)
         next_ = min(self._beaten + BEAT_SECONDS, self._heard + self._patience)
-        ready = dict(self._poll.poll(max(0, next_ - before) * 1000 + 1))
+        pending = self._stream.pending()
+        ready = dict(self._poll.poll(0 if pending else max(0, next_ - before) * 1000 + 1))
         if self._deadline is None:
-            if self._read_end in ready:
+            if pending or self._stream.read_end in ready:
                 self._hear()
             if free:
                 self._look(ready)
@@ -133,9 +133,10 @@ class Relay:
 
     def _declare(self, free: bool) -> None:
         """Tell the poll object what we wait for now."""
-        wanted = {} if self._deadline is not None else {self._read_end: select.POLLIN}
+        stream = self._stream
+        wanted = {} if self._deadline is not None else {stream.read_end: select.POLLIN}
         if self._out:
-            wanted[self._write_end] = select.POLLOUT
+            wanted[stream.write_end] = wanted.get(stream.write_end, 0) | select.POLLOUT
         for channel in self._channels.values():
             mask = select.POLLIN if free and self._may_read(channel) else 0
             if channel.waiting and self._may_write(channel):
@@ -249,7 +250,7 @@ class Relay:
     def _send(self) -> None:
         while self._out:
             try:
-                sent = os.write(self._write_end, self._out[0])
+                sent = self._stream.write(self._out[0])
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -265,7 +266,7 @@ class Relay:
 
     def _hear(self) -> None:
         try:
-            data = os.read(self._read_end, READ)
+            data = self._stream.read(READ)
         except (BlockingIOError, InterruptedError):
             return
         if not data:

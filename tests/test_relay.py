@@ -16,6 +16,7 @@ import pytest
 from sleighexec import relay as relaying
 from sleighexec.channels import WINDOW
 from sleighexec.relay import BEAT, CHUNK, CLOSE, DATA, FRAME, OPEN, Relay
+from sleighexec.streams import Pipes
 from tests.conftest import wait_for
 
 PATIENCE = 10
@@ -30,8 +31,8 @@ class Ends:
         self.agent, far = socket.socketpair()
         for sock in (self.engine, self.agent):
             sock.settimeout(PATIENCE)
-        self.near = Relay(up[0], down[1], near, shown[1], far=False)
-        self.far = Relay(down[0], up[1], far, prints[0], far=True)
+        self.near = Relay(Pipes(up[0], down[1]), near, shown[1], far=False)
+        self.far = Relay(Pipes(down[0], up[1]), far, prints[0], far=True)
         self.prints, self.shown = prints[1], shown[0]
         self._descriptors = [*down, *up, *prints, *shown]
         self._near_control = near
@@ -207,10 +208,8 @@ class Stranger:
         self.theirs, mine = socket.socketpair()
         self.engine, control = socket.socketpair()
         self._open = [mine, control]
-        write = os.dup(mine.fileno())
-        self.relay = Relay(mine.fileno(), write, control, 1, far=far)
+        self.relay = Relay(Pipes(mine.fileno(), mine.fileno()), control, 1, far=far)
         self.thread = threading.Thread(target=self.relay.serve)
-        self._write = write
 
     def close(self) -> None:
         for sock in (self.theirs, self.engine):
@@ -218,7 +217,6 @@ class Stranger:
         self.thread.join(PATIENCE)
         for sock in self._open:
             sock.close()
-        os.close(self._write)
 
 
 @pytest.fixture

@@ -22,14 +22,14 @@ from sleighexec.errors import ConnectError, HostError
 from sleighexec.hints import Any
 from sleighexec.importer import MINOR
 from sleighexec.launchers.base import Handle
-from sleighexec.launchers.link import Link, Streams
-from sleighexec.pump import Pump
+from sleighexec.launchers.link import FarEnd, Link
 from sleighexec.resources import needs_of
 from sleighexec.roles import monitor, refused
 from sleighexec.server import Server
 from sleighexec.session import MONITOR, WORKER, new_key
 from sleighexec.standalone import bound
 from sleighexec.tls import Certificate, TlsSocket
+from sleighexec.tlsstream import TlsStream
 from sleighexec.version import __version__
 
 MOST_WORKERS = 10_000  # of one machine
@@ -48,9 +48,9 @@ class Joined:
         host: str,
         workers: int,
         resources: Mapping[str, int],
-        begin: Callable[[], Streams],
+        begin: Callable[[], FarEnd],
     ) -> None:
-        """`begin`: called once, when it is taken in; its streams."""
+        """`begin`: called once, when it is taken in."""
         self.host, self.workers, self.resources = host, workers, resources
         self._begin = begin
 
@@ -152,8 +152,8 @@ class Reception:
             )
         resources = dict(needs_of(facts.get("resources")))
 
-        def begin() -> Pump:
+        def begin() -> TlsStream:
             introduction.say(sock, {"welcome": True})
-            return Pump(sock, rest, host)
+            return TlsStream(sock, rest)
 
         return Joined(host, workers, resources, begin)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import select
 import shlex
@@ -27,6 +26,7 @@ from pathlib import Path
 from sleighexec.errors import HostError
 from sleighexec.hints import Protocol
 from sleighexec.importer import MINOR
+from sleighexec.streams import Stream
 
 MARK = b"\x02sleighexec python "
 NOISE = 64 * 1024  # bytes that a login may print before the mark
@@ -125,27 +125,25 @@ def carried() -> bytes:
     return b"%010d" % len(data) + data
 
 
-def talk(host: str, read: int, write: int, opening: bytes, deadline: float) -> None:
+def talk(host: str, stream: Stream, opening: bytes, deadline: float) -> None:
     """Have the shell at the other end become the far end of a link.
 
     Args:
-        read, write: Descriptors of its stdout and stdin.
+        stream: Its stdout and stdin.
         opening: See `script`.
         deadline: When the patience ends, on the monotonic clock.
 
     Raises:
         HostError: It did not; what it printed may say why.
     """
-    for descriptor in (read, write):
-        os.set_blocking(descriptor, False)
-    _send(host, read, write, opening, deadline)
+    _send(host, stream, opening, deadline)
     heard = b""
     while not (found := re.search(re.escape(MARK) + rb"([\d.]+)\n", heard)):
         if len(heard) > NOISE:
             raise HostError(host, f"it prints without end at login: {heard[:200]!r}")
-        _wait(host, read, select.POLLIN, deadline)
+        _wait(host, stream.read_end, select.POLLIN, deadline)
         try:
-            data = os.read(read, NOISE)
+            data = stream.read(NOISE)
         except (BlockingIOError, InterruptedError):
             continue
         if not data:
@@ -159,15 +157,15 @@ def talk(host: str, read: int, write: int, opening: bytes, deadline: float) -> N
             f"its Python is {version}, and functions travel only between equal minor versions: "
             f'say python="/path/to/python{MINOR}" for it, or run this program with its version',
         )
-    _send(host, read, write, carried(), deadline)
+    _send(host, stream, carried(), deadline)
 
 
-def _send(host: str, read: int, write: int, data: bytes, deadline: float) -> None:
+def _send(host: str, stream: Stream, data: bytes, deadline: float) -> None:
     view = memoryview(data)
     while view:
-        _wait(host, write, select.POLLOUT, deadline)
+        _wait(host, stream.write_end, select.POLLOUT, deadline)
         try:
-            view = view[os.write(write, view) :]
+            view = view[stream.write(view) :]
         except (BlockingIOError, InterruptedError):
             continue
         except OSError:

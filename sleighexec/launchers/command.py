@@ -18,14 +18,15 @@ from sleighexec.launchers import boot
 from sleighexec.launchers.base import Handle
 from sleighexec.launchers.link import TAIL, Link
 from sleighexec.resources import needs_of
+from sleighexec.streams import Pipes
 
 AGENT = "{agent}"
 PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
 END_SECONDS = 1.0  # for a command to end when its stdin has
 
 
-class ProcessStreams:
-    """A child process and its three pipes. See `sleighexec.launchers.link.Streams`."""
+class ProcessStreams(Pipes):
+    """A child process and its three pipes. See `sleighexec.launchers.link.FarEnd`."""
 
     def __init__(self, words: Sequence[str], name: str) -> None:
         # A session of its own: a Ctrl-C in the terminal is not for the workers.
@@ -42,7 +43,8 @@ class ProcessStreams:
             self._process.stdout,
             self._process.stderr,
         ]
-        self.write, self.read, self._stderr = [pipe.fileno() for pipe in self._pipes]
+        write_end, read_end, self._stderr = [pipe.fileno() for pipe in self._pipes]
+        super().__init__(read_end, write_end)
         self._tail = bytearray()
         self._woken, self._waker = os.pipe()
         self._reader = threading.Thread(

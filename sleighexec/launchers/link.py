@@ -19,6 +19,7 @@ from sleighexec.errors import HostError
 from sleighexec.hints import Protocol
 from sleighexec.launchers import boot
 from sleighexec.relay import Relay
+from sleighexec.streams import Stream
 
 TAIL = 64 * 1024  # bytes of a command's stderr that are kept
 KILLED = -9  # the exit status of what has ended in a way that nobody could see
@@ -26,11 +27,8 @@ KILLED = -9  # the exit status of what has ended in a way that nobody could see
 _links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
-class Streams(Protocol):
-    """A command that runs somewhere."""
-
-    read: int  # descriptor of its stdout
-    write: int  # …and of its stdin
+class FarEnd(Stream, Protocol):
+    """What runs at the other end: its stdout and stdin as streams, and its life."""
 
     def kill(self) -> None:
         """End it at once. From any thread, and more than once."""
@@ -52,7 +50,7 @@ class Link:
     def __init__(
         self,
         host: str,
-        connect: Callable[[Link], Streams],
+        connect: Callable[[Link], FarEnd],
         opening: bytes,
         *,
         timeout: float,
@@ -69,8 +67,8 @@ class Link:
         self.settled = threading.Event()  # there is an agent, or it is known that there is none
         self.ended = False
         self._status: int | None = None
-        self._streams: Streams | None = None
-        self._lock = threading.Lock()  # guards _streams and _undo
+        self._far_end: FarEnd | None = None
+        self._lock = threading.Lock()  # guards _far_end and _undo
         self._undo: list[Callable[[], object]] = []
         self.stream, self._control = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name=f"sleigh-link-{host}", daemon=True)
@@ -81,12 +79,12 @@ class Link:
         """End it at once, wherever it stands."""
         self.killed.set()
         with self._lock:
-            streams, undo = self._streams, list(self._undo)
+            far_end, undo = self._far_end, list(self._undo)
         for step in undo:
             with contextlib.suppress(OSError):
                 step()
-        if streams is not None:
-            streams.kill()
+        if far_end is not None:
+            far_end.kill()
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit status of the command. Raises TimeoutError when it has not ended in time."""
@@ -112,26 +110,26 @@ class Link:
             if self.killed.wait(self._delay):
                 return
             deadline = time.monotonic() + self._timeout
-            streams = self._connect(self)
+            far_end = self._connect(self)
             with self._lock:
-                self._streams = streams
+                self._far_end = far_end
             if self.killed.is_set():
                 return
             if self._opening:
-                boot.talk(self.host, streams.read, streams.write, self._opening, deadline)
-            relay = Relay(streams.read, streams.write, self._control, 1, far=False)
+                boot.talk(self.host, far_end, self._opening, deadline)
+            relay = Relay(far_end, self._control, 1, far=False)
             relay.on_heard = self.settled.set
             reason = relay.serve()
             if relay.silent:
-                streams.kill()  # there is nobody to wait for
+                far_end.kill()  # there is nobody to wait for
         except HostError as error:
             self.failure = error
         except Exception as error:  # a thread's last resort: the engine hears of it
             self.failure = HostError(self.host, f"{type(error).__name__}: {error}")
             self.failure.__cause__ = error
         finally:
-            if self._streams is not None:
-                self._status, stderr = self._streams.close()
+            if self._far_end is not None:
+                self._status, stderr = self._far_end.close()
             self._judge(reason, stderr)
             self.ended = True
             self.settled.set()
@@ -152,8 +150,8 @@ class Link:
         """In a forked child: let go of everything without a word."""
         for sock in (self.stream, self._control):
             sock.close()
-        if self._streams is not None:
-            self._streams.forget()
+        if self._far_end is not None:
+            self._far_end.forget()
 
 
 def _in_child() -> None:

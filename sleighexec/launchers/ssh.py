@@ -32,6 +32,7 @@ from sleighexec.launchers.knownhosts import fingerprint, known
 from sleighexec.launchers.link import TAIL, Link
 from sleighexec.launchers.sshconfig import Route
 from sleighexec.resources import needs_of
+from sleighexec.streams import Pipes
 
 CONNECT_SECONDS = 5.0  # to reach a host; paramiko's own patience is 72 s without a cable
 BANNER_SECONDS = 5.0  # for its greeting
@@ -288,8 +289,8 @@ class _Strict(paramiko.MissingHostKeyPolicy):
             raise HostKeyError(self._name, text)
 
 
-class SSHStreams:
-    """A shell in a session of ssh. See `sleighexec.launchers.link.Streams`.
+class SSHStreams(Pipes):
+    """A shell in a session of ssh. See `sleighexec.launchers.link.FarEnd`.
 
     paramiko's channels are no descriptors, so threads carry their bytes to and from a socket pair.
     """
@@ -305,7 +306,7 @@ class SSHStreams:
         self._tail = bytearray()
         self._killed = False
         self._ours, self._theirs = socket.socketpair()
-        self.read, self.write = self._ours.fileno(), os.dup(self._ours.fileno())
+        super().__init__(self._ours.fileno(), self._ours.fileno())
         self._threads = [
             threading.Thread(target=work, name=f"sleigh-ssh-{way}-{name}", daemon=True)
             for way, work in (
@@ -359,7 +360,6 @@ class SSHStreams:
             thread.join()
         for transport in self._transports:
             transport.join(1)
-        os.close(self.write)
         self._ours.close()
         self._theirs.close()
         known_status = None if status in (None, -1) else status
@@ -368,8 +368,6 @@ class SSHStreams:
     def forget(self) -> None:
         for sock in (self._ours, self._theirs):
             sock.close()
-        with contextlib.suppress(OSError):
-            os.close(self.write)
         for transport in self._transports:
             with contextlib.suppress(Exception):
                 transport.sock.close()
