@@ -22,17 +22,15 @@ class TlsStream:
         self.read_end = self.write_end = sock.fileno()
 
     def read(self, limit: int) -> bytes:
-        data = bytearray(self._rest)
-        self._rest = b""
-        with contextlib.suppress(BlockingIOError):
-            while len(data) < limit:
-                piece = self._sock.recv(RECORD)
-                if not piece:
-                    return bytes(data)
-                data += piece
-        if not data:
-            raise BlockingIOError
-        return bytes(data)
+        if self._rest:
+            data, self._rest = self._rest, b""
+            return data
+        pieces, count = [self._sock.recv(RECORD)], RECORD
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while len(pieces[-1]) == RECORD and count < limit:  # there is more, most likely
+                pieces.append(self._sock.recv(RECORD))
+                count += RECORD
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def write(self, data: memoryview) -> int:
         return self._sock.send(data)
