@@ -9,46 +9,83 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import pytest
 
 from sleighexec import relay as relaying
 from sleighexec.channels import WINDOW
 from sleighexec.relay import BEAT, CHUNK, CLOSE, DATA, FRAME, OPEN, Relay
-from sleighexec.streams import Pipes
+from sleighexec.streams import Pipes, Stream
+from sleighexec.tls import Certificate, TlsSocket, reach
+from sleighexec.tlsstream import TlsStream
 from tests.conftest import wait_for
 
 PATIENCE = 10
 
 
+Ended = Callable[[], object]  # closes a stream as its process does when it ends
+
+
+def piped() -> Iterator[tuple[Stream, Ended]]:
+    """The near stream of a link and the far one: two pipes."""
+    down, up = os.pipe(), os.pipe()
+    for read, write in ((up[0], down[1]), (down[0], up[1])):
+        yield Pipes(read, write), partial(close, read, write)
+
+
+def close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def encrypted() -> Iterator[tuple[Stream, Ended]]:
+    """…a TCP connection with TLS. The near one has heard the first words of the other already."""
+    certificate = Certificate()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        there = socket.create_connection(listener.getsockname())
+        here, _ = listener.accept()
+    near = TlsSocket(here, certificate.context, server_side=True)
+    near.settimeout(PATIENCE)
+    shaking = threading.Thread(target=near.shake_hands)
+    shaking.start()
+    far = reach(there, certificate.fingerprint, PATIENCE)
+    shaking.join()
+    far.sendall(b"!" + FRAME.pack(BEAT, 0, 0))
+    assert near.recv(1) == b"!"
+    begun = near.recv(4)
+    assert near.pending() == FRAME.size - 4  # where no poll sees it
+    for stream in (TlsStream(near, begun), TlsStream(far, b"")):
+        yield stream, stream.close
+
+
 class Ends:
     """Both ends of a link in this process, and the sockets that the engine and the agent hold."""
 
-    def __init__(self) -> None:
-        down, up, prints, shown = os.pipe(), os.pipe(), os.pipe(), os.pipe()
+    def __init__(self, streams: Iterable[tuple[Stream, Ended]]) -> None:
+        (near_stream, near_ended), (far_stream, far_ended) = streams
+        prints, shown = os.pipe(), os.pipe()
         self.engine, near = socket.socketpair()
         self.agent, far = socket.socketpair()
         for sock in (self.engine, self.agent):
             sock.settimeout(PATIENCE)
-        self.near = Relay(Pipes(up[0], down[1]), near, shown[1], far=False)
-        self.far = Relay(Pipes(down[0], up[1]), far, prints[0], far=True)
+        self.near = Relay(near_stream, near, shown[1], far=False)
+        self.far = Relay(far_stream, far, prints[0], far=True)
         self.prints, self.shown = prints[1], shown[0]
-        self._descriptors = [*down, *up, *prints, *shown]
+        self._descriptors = [*prints, *shown]
         self._near_control = near
         self._threads = [
-            threading.Thread(target=self._serve, args=(end, mine))
-            for end, mine in ((self.near, (up[0], down[1])), (self.far, (down[0], up[1])))
+            threading.Thread(target=self._serve, args=(end, ended))
+            for end, ended in ((self.near, near_ended), (self.far, far_ended))
         ]
         for thread in self._threads:
             thread.start()
         self.sockets = [self.engine, self.agent]
 
-    def _serve(self, end: Relay, descriptors: tuple[int, int]) -> None:
+    def _serve(self, end: Relay, ended: Ended) -> None:
         end.serve()
-        for descriptor in descriptors:  # as a process that ends does
-            os.close(descriptor)
-            self._descriptors.remove(descriptor)
+        ended()
 
     def channel(self) -> tuple[socket.socket, socket.socket]:
         """A new one: the engine's end and the end that came to the agent."""
@@ -75,9 +112,9 @@ class Ends:
             os.close(descriptor)
 
 
-@pytest.fixture
-def ends() -> Iterator[Ends]:
-    ends = Ends()
+@pytest.fixture(params=[piped, encrypted], ids=["pipes", "tls"])
+def ends(request: pytest.FixtureRequest) -> Iterator[Ends]:
+    ends = Ends(request.param())
     yield ends
     ends.close()
 
