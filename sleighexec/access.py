@@ -63,6 +63,12 @@ class Connection(Protocol):
         `again`: the error of an earlier try of this store.
         """
 
+    def call_ahead(self, request: Request) -> Failed | None:
+        """Send a request whose reply nobody waits for; what an earlier one was refused with."""
+
+    def flush(self, seconds: float | None = None) -> Failed | None:
+        """Wait until all such requests are done; what one was refused with."""
+
     def close(self) -> None:
         """Leave: blocked calls end, what was owned is deleted. Closing twice is allowed."""
 
@@ -82,8 +88,24 @@ def ask(
     """
     reply = connection.call(request, again)
     if type(reply) is Failed:
-        raise ERRORS.get(reply.reason, OperationError)(reply.text)
+        raise refusal(reply)
     return reply
+
+
+def flush(connection: Connection, seconds: float | None = None) -> None:
+    """Wait until all is done that nobody has waited for.
+
+    Raises:
+        OperationError: The server has said no to some of it; this is the first.
+        ConnectionLostError: The server went away, or did not answer in time.
+    """
+    if failed := connection.flush(seconds):
+        raise refusal(failed)
+
+
+def refusal(failed: Failed) -> OperationError:
+    """The error for what the server says no to."""
+    return ERRORS.get(failed.reason, OperationError)(failed.text)
 
 
 class Access:
@@ -96,6 +118,19 @@ class Access:
     def ask(self, request: Request, again: OperationUnknownError | None = None) -> Reply:
         """See the function of this name."""
         return ask(self._connection, request, again)
+
+    def send(self, request: Request) -> None:
+        """Have something done without waiting for it.
+
+        Raises:
+            OperationError: The server has said no to something that was sent before.
+        """
+        if failed := self._connection.call_ahead(request):
+            raise refusal(failed)
+
+    def flush(self) -> None:
+        """See the function of this name."""
+        flush(self._connection)
 
     def get(self, request: Fetch | Find) -> Values | None:
         """One value as it is, in the caller's hands alone; None: there was none in time."""
@@ -192,7 +227,9 @@ def checked(name: str) -> str:
         raise TypeError(f"a name must be a str, not {type(name).__name__}")
     if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         raise ValueError(f"a name has 1 to {MAX_NAME} bytes of UTF-8, not {len(name)} characters")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+    if not name.isprintable() and any(
+        unicodedata.category(character) in ("Cc", "Cs") for character in name
+    ):
         raise ValueError(f"a name has no control characters or lone surrogates: {name!r}")
     return name
 

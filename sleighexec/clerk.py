@@ -114,7 +114,7 @@ class Clerk:
     def _store(self, connection: Connection, tag: int, message: Store) -> Effects:
         """Store something, unless this is another try of what has been done."""
         name, known_as = self._names.get(connection, ""), tag
-        again = self._tries.get(connection, {}).pop(tag, None)
+        again = self._tries.get(connection, {}).pop(tag, None) if self._tries else None
         if again is not None:
             name, known_as = again.client, again.tag
             workspace = self._ledger.workspace(name, known_as)

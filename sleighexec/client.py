@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 from sleighexec import wire
@@ -25,6 +26,7 @@ from sleighexec.messages import (
     FORGOTTEN,
     Abandon,
     Again,
+    Failed,
     Fetch,
     GiveBack,
     Identify,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from sleighexec.borrowing import Borrower
 
 ONE_WAY = 0  # the tag of what needs no reply
+MOST_AHEAD = 512  # requests of which nobody has heard yet whether they are done
 
 
 class SocketConnection:
@@ -67,6 +70,8 @@ class SocketConnection:
         self._reading = False
         self._replies: dict[int, Reply] = {}
         self._abandoned: set[int] = set()
+        self._ahead: set[int] = set()  # tags for whose replies nobody waits
+        self._refused: Failed | None = None  # the first of these that says no
         self._lost: BaseException | None = None
         self._tags = itertools.count(1)
         self.on_message: Callable[[Any], None] = lambda message: None  # what nobody asked for
@@ -125,6 +130,52 @@ class SocketConnection:
             self.post(Settle(reply.loan, len(reply.values)), ONE_WAY)
         return reply
 
+    def call_ahead(self, request: Request) -> Failed | None:
+        """Send a request without waiting for its reply, unless too many of these are on their way.
+
+        Returns what an earlier one was refused with, if one was: then this one is not sent.
+
+        Raises:
+            ConnectionLostError: The server went away.
+        """
+        with self._lock:
+            refused, self._refused = self._refused, None
+            if refused is not None:
+                return refused
+            tag = self.next_tag()
+            crowded = len(self._ahead) >= MOST_AHEAD
+            self._ahead.add(tag)
+        try:
+            if self.memory is not None:
+                self.memory.tidy()
+            if crowded:
+                self.wait(ONE_WAY, lambda: len(self._ahead) <= MOST_AHEAD // 2)
+            self.post(request, tag)
+        except BaseException:
+            self._ahead.discard(tag)
+            raise
+        return None
+
+    def flush(self, seconds: float | None = None) -> Failed | None:
+        """Wait for the replies that nobody has waited for; the first refusal among them, once.
+
+        Raises:
+            ConnectionLostError: The server went away, or did not answer in time.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        reason = f"the server did not answer within {seconds} s"
+        try:
+            self.wait(ONE_WAY, lambda: not self._ahead, deadline)
+        except ConnectionLostError as error:
+            reason = str(error)
+        with self._lock:
+            lost, refused = len(self._ahead), self._refused
+            self._ahead.clear()
+            self._refused = None
+        if lost:
+            raise ConnectionLostError(f"{reason}: it is not known which of {lost} stores were done")
+        return refused
+
     def post(self, message: Any, tag: int | None = None) -> int:
         """Send a message without waiting; the tag to wait for its reply with."""
         if tag is None:
@@ -158,12 +209,17 @@ class SocketConnection:
         except OSError as error:
             raise self._lose(error) from error
 
-    def wait(self, tag: int, stop: Callable[[], bool] | None = None) -> Reply | None:
+    def wait(
+        self, tag: int, stop: Callable[[], bool] | None = None, deadline: float | None = None
+    ) -> Reply | None:
         """The reply with this tag; None as soon as `stop()` is true after a message came.
+
+        `deadline`: None then too; on the monotonic clock.
 
         Raises:
             ConnectionLostError: The server went away.
         """
+        left = None
         while True:
             with self._lock:
                 while True:
@@ -173,11 +229,13 @@ class SocketConnection:
                         raise ConnectionLostError(*self._lost.args) from self._lost
                     if stop is not None and stop():
                         return None
+                    if deadline is not None and (left := deadline - time.monotonic()) <= 0:
+                        return None
                     if not self._reading:
                         break
-                    self._sleep(None)
+                    self._sleep(left)
                 self._reading = True
-            self._read_as_leader()
+            self._read_as_leader(left)
 
     def ready(self, tag: int) -> bool:
         """Whether the reply with this tag is there."""
@@ -262,6 +320,10 @@ class SocketConnection:
     def _file(self, tag: int, message: Any) -> None:
         if tag == ONE_WAY:
             self.on_message(message)
+        elif tag in self._ahead:
+            self._ahead.discard(tag)
+            if type(message) is Failed and self._refused is None:
+                self._refused = message
         elif tag in self._abandoned:
             self._abandoned.discard(tag)
             self._decline(message)

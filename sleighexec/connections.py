@@ -53,6 +53,7 @@ class Connection:
         self._deadline: float | None = None
         self.waiting_out: deque[memoryview] = deque()
         self.unsent = 0  # bytes of memory that these take
+        self._held: list[Any] | None = None  # replies that are to go out in one piece
         self.waiting_replies: deque[tuple[int, Any]] | None = None  # of one who does not read
         self.closed = False
         self.on_closed: Callable[[Connection], None] | None = None
@@ -145,13 +146,24 @@ class Connection:
         except ProtocolError as error:  # too large: tell instead of sending
             pieces = wire.encode(tag, Failed("limit", str(error)))
         self.send_bytes(pieces)
-        if self.limits is not None and self.unsent > self.limits.unsent_bytes:
+        self._bound()
+
+    def _bound(self) -> None:
+        """If it does not read, it is not heard either: what waits for it stays within a limit."""
+        if (
+            self.limits is not None
+            and self.unsent > self.limits.unsent_bytes
+            and self.waiting_replies is None
+        ):
             self.waiting_replies = deque()
             self.server._wake_for(self)  # it is not heard until it has read
             self.deadline = time.monotonic() + self.limits.stall_seconds
 
     def send_bytes(self, pieces: list[Any]) -> None:
         if self.closed:
+            return
+        if self._held is not None:
+            self._held += pieces
             return
         if self.waiting_out:
             self._keep(pieces)
@@ -172,6 +184,19 @@ class Connection:
         self._drop_sent(sent)
         if self.waiting_out:
             self.server._wake_for(self)
+
+    def handle(self, messages: list[tuple[int, Any]]) -> None:
+        """Do what came in one piece. The replies go out in one piece too."""
+        if len(messages) > 1:
+            self._held = []
+        try:
+            for tag, message in messages:
+                self.handler(self, tag, message)
+        finally:
+            held, self._held = self._held, None
+            if held:
+                self.send_bytes(held)
+                self._bound()
 
     def flush(self) -> None:
         """Send more of what waits, as much as the socket takes."""

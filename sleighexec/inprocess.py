@@ -8,7 +8,7 @@ import threading
 from sleighexec import wire
 from sleighexec.errors import ConnectionLostError, OperationUnknownError
 from sleighexec.hints import Any
-from sleighexec.messages import FORGOTTEN, Abandon, Fetch, Reply, Request, Values
+from sleighexec.messages import FORGOTTEN, Abandon, Failed, Fetch, Reply, Request, Values
 from sleighexec.server import Server
 
 
@@ -75,6 +75,15 @@ class LocalConnection:
         if not replies:
             raise ConnectionLostError("the workspace server was closed")
         return replies[0]
+
+    def call_ahead(self, request: Request) -> Failed | None:
+        """Here a request is done at once: what it is refused with."""
+        reply = self.call(request)
+        return reply if type(reply) is Failed else None
+
+    def flush(self, seconds: float | None = None) -> Failed | None:
+        """Nothing is on its way."""
+        return None
 
     def _undo(self, tag: int, request: Request, replies: list[Reply]) -> None:
         space = self.server.space

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 
 CLIENTS = 1000  # names that are remembered, those of the latest stores
-STORES = 128  # of each; more are not on their way at once, unless as many threads store
+# Of each: as many as it may have on their way without waiting, and more for threads that wait.
+STORES = 640
 
 
 class _Stores:
@@ -19,7 +20,7 @@ class _Stores:
 
     def __init__(self, since: int) -> None:
         self.since = since  # the lowest tag of which it is known whether it is among these
-        self.done: dict[int, int] = {}  # tag -> number of the workspace
+        self.done: OrderedDict[int, int] = OrderedDict()  # tag -> number of the workspace
 
 
 class Ledger:
@@ -37,8 +38,7 @@ class Ledger:
         stores = self._keep(client, tag)
         stores.done[tag] = workspace
         if len(stores.done) > STORES:
-            oldest = next(iter(stores.done))
-            del stores.done[oldest]
+            oldest, _ = stores.done.popitem(last=False)
             stores.since = max(stores.since, oldest + 1)
 
     def workspace(self, client: str, tag: int) -> int | None:
@@ -52,7 +52,9 @@ class Ledger:
         return stores.done.get(tag, 0)
 
     def _keep(self, client: str, since: int) -> _Stores:
-        stores = self._clients.setdefault(client, _Stores(since))
+        stores = self._clients.get(client)
+        if stores is None:
+            stores = self._clients[client] = _Stores(since)
         self._clients.move_to_end(client)
         while len(self._clients) > CLIENTS:
             self._clients.popitem(last=False)

@@ -438,8 +438,7 @@ class Server:
                     count = self._greet(connection)
                 else:
                     count = connection.socket.recv_into(connection.decoder.buffer())
-                    for tag, message in connection.decoder.received(count):
-                        connection.handler(connection, tag, message)
+                    connection.handle(connection.decoder.received(count))
             except (BlockingIOError, InterruptedError):
                 return
             except (AuthenticationError, ProtocolError) as error:

@@ -33,9 +33,10 @@ from sleighexec.messages import PICKLE, Payload
 
 HEADER = struct.Struct("!BBHIQQQ")
 SIZE = struct.Struct("!Q")
-_SMALL = struct.Struct(HEADER.format + "Q")  # what is before the only buffer, where no head is
+_SMALL = struct.Struct(HEADER.format + "Q")  # what is before the only buffer and its head
 SMALL = _SMALL.size
 MAX_HEAD = 64 * 1024  # bytes of JSON
+SHORT_HEAD = 256  # bytes: such ones are remembered with what they mean
 MAX_DEPTH = 8  # lists in lists of a head; we need four
 MAX_FRAME = 2 * 1024**3  # bytes of all buffers of a frame
 SCRATCH = 64 * 1024  # bytes read at a time: a bigger bytes object is an mmap and a munmap each time
@@ -78,7 +79,7 @@ class _Form:
         self.small = self.values and self.usual is not None
         self.make: Callable[[Any, int, int], Message] = cls
         if tuple(fields) != ("values", x, y):
-            self.make = self._make
+            self.make = lambda values, x, y: self.message(values, x, y, self.defaults)
         self.checks = tuple(_CHECKS[fields[name][0]] for name in self.rest)
         self.rest_of = _getter(attrgetter, self.rest)
         self.numbers_of: Callable[[Any], tuple[int, int]] = lambda message: (0, 0)
@@ -89,8 +90,9 @@ class _Form:
         sources = (x, y, "values", *self.rest)
         self.arrange = _getter(itemgetter, tuple(sources.index(name) for name in fields))
 
-    def _make(self, values: Any, x: int, y: int) -> Message:
-        return self.cls(*self.arrange((x, y, values, *self.defaults)))
+    def message(self, values: Any, x: int, y: int, rest: tuple[Any, ...]) -> Message:
+        """A message with these fields; `rest` may have more behind its own."""
+        return self.cls(*self.arrange((x, y, values, *rest)))
 
 
 def _getter(kind: Any, keys: tuple[Any, ...]) -> Callable[[Any], tuple[Any, ...]]:
@@ -210,11 +212,11 @@ def _short_head(code: int, head: bytes) -> tuple[Any, ...]:
 
 
 def _parsed(code: int, head: bytes) -> tuple[Any, ...]:
-    """The fields in a head, each of the type that it must have."""
+    """The fields in a head, each of the type that it must have, and the others by default."""
     import json
 
     try:
-        rest = _tuples(json.loads(head))
+        rest = _tuples(json.loads(head)) if head else ()
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"head of a frame is not JSON: {error}") from None
     if not isinstance(rest, tuple):
@@ -223,6 +225,9 @@ def _parsed(code: int, head: bytes) -> tuple[Any, ...]:
     for name, check, value in zip(form.rest, form.checks, rest):
         if not check(value):
             raise ProtocolError(f"{form.cls.__name__}.{name} cannot be {value!r:.100}")
+    rest += form.defaults[len(rest) :]
+    if m.REQUIRED in rest:
+        raise ProtocolError(f"a {form.cls.__name__} came without its fields")
     return rest
 
 
@@ -253,13 +258,12 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         values = message.values
         if len(values) == 1 and values[0].kind == PICKLE:
             flags, value = _PLAIN, values[0]
-            if not value.buffers and rest == form.usual and len(value.head) < JOIN:
-                x, y = form.numbers_of(message)
-                try:
-                    start = _SMALL.pack(form.code, _PLAIN, 1, 0, tag, x, y, len(value.head))
-                except struct.error as error:
-                    raise _unfit(form, error) from None
-                return [start + value.head]
+            if not value.buffers and len(value.head) < JOIN:
+                head = b"" if rest == form.usual else _head_of(form, rest)
+                if len(head) <= MAX_HEAD:
+                    size = len(value.head)
+                    start = _packed(_SMALL, form, _PLAIN, 1, len(head), tag, message, size)
+                    return [start + head + value.head if head else start + value.head]
             buffers = [value.head, *value.buffers]
         else:
             kind = values[0].kind if values else None
@@ -271,14 +275,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
                 for value in values:
                     buffers += value.head, *value.buffers
                 rest += (tuple((1 + len(v.buffers), v.kind) for v in values),)
-    if rest == form.usual:
-        head = b""
-    else:
-        try:
-            head = _head(form.code, rest)
-        except TypeError:  # a list in it: not worth remembering
-            head = _head.__wrapped__(form.code, rest)
-    x, y = form.numbers_of(message)
+    head = b"" if rest == form.usual else _head_of(form, rest)
     sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
     total = sum(sizes)
     if len(head) > MAX_HEAD or total > MAX_FRAME or len(buffers) > 0xFFFF:
@@ -286,10 +283,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
             f"a {form.cls.__name__} of {total} bytes in {len(buffers)} buffers is too large "
             f"for one frame (at most {MAX_FRAME} bytes, {0xFFFF} buffers): store it in parts"
         )
-    try:
-        header = HEADER.pack(form.code, flags, len(buffers), len(head), tag, x, y)
-    except struct.error as error:
-        raise _unfit(form, error) from None
+    header = _packed(HEADER, form, flags, len(buffers), len(head), tag, message)
     if not buffers:
         return [header + head]
     if put is not None and total >= SHARED:
@@ -301,8 +295,30 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
 
 
-def _unfit(form: _Form, error: struct.error) -> ProtocolError:
-    return ProtocolError(f"a number of a {form.cls.__name__} does not fit: {error}")
+def _head_of(form: _Form, rest: tuple[Any, ...]) -> bytes:
+    try:
+        return _head(form.code, rest)
+    except TypeError:  # a list in it: not worth remembering
+        return _head.__wrapped__(form.code, rest)
+
+
+def _packed(
+    pattern: struct.Struct,
+    form: _Form,
+    flags: int,
+    n_buffers: int,
+    head_size: int,
+    tag: int,
+    message: Any,
+    *size: int,
+) -> bytes:
+    """The header of a frame, with the size of its buffer behind it if `pattern` is for that."""
+    x, y = form.numbers_of(message)
+    try:
+        return pattern.pack(form.code, flags, n_buffers, head_size, tag, x, y, *size)
+    except struct.error as error:
+        text = f"a number of a {form.cls.__name__} does not fit: {error}"
+        raise ProtocolError(text) from None
 
 
 def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
@@ -315,14 +331,8 @@ def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
 
 
 def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list[Any]) -> Message:
-    rest: tuple[Any, ...] = ()
-    if head:
-        rest = _short_head(form.code, head) if len(head) <= 256 else _parsed(form.code, head)
+    rest = (_short_head if len(head) <= SHORT_HEAD else _parsed)(form.code, head)
     count = len(form.rest)
-    if len(rest) < count:
-        rest += form.defaults[len(rest) :]
-        if m.REQUIRED in rest:
-            raise ProtocolError(f"a {form.cls.__name__} came without its fields")
     values: Any = None
     if form.values:
         if flags & _EACH:
@@ -334,7 +344,7 @@ def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list
             values = (Payload(buffers[0], buffers[1:]),)
         else:
             raise ProtocolError(f"a {form.cls.__name__} came without its value")
-    return form.cls(*form.arrange((x, y, values, *rest)))
+    return form.message(values, x, y, rest)
 
 
 def _payloads(shapes: Any, buffers: list[Any]) -> list[Payload]:
@@ -391,15 +401,20 @@ class Decoder:
             form = _BY_CODE.get(code)
             if form is None:
                 raise ProtocolError(f"unknown kind of frame: {code}")
-            if n_buffers == 1 and flags == _PLAIN and not head_size and form.small:
+            if n_buffers == 1 and flags == _PLAIN and head_size <= SHORT_HEAD:
                 # What is not whole, or lies elsewhere, ends beyond what is here.
-                position = start + SMALL
+                position = start + SMALL + head_size
                 if position <= self._filled:
-                    (size,) = SIZE.unpack_from(scratch, position - SIZE.size)
+                    (size,) = SIZE.unpack_from(scratch, start + HEADER.size)
                     end = position + size
                     if end <= self._filled and size <= self._max_frame:
-                        value = Payload(bytes(scratch[position:end]))
-                        out.append((tag, form.make((value,), x, y)))
+                        values = (Payload(bytes(scratch[position:end])),)
+                        if form.small and not head_size:
+                            message = form.make(values, x, y)
+                        else:
+                            head = bytes(scratch[position - head_size : position])
+                            message = form.message(values, x, y, _short_head(code, head))
+                        out.append((tag, message))
                         start = end
                         continue
             if head_size > MAX_HEAD:

@@ -13,7 +13,7 @@ import operator
 import os
 from collections.abc import Iterable
 
-from sleighexec.access import Access, Connection, ask, checked, embedded, seconds
+from sleighexec.access import Access, Connection, ask, checked, embedded, flush, seconds
 from sleighexec.errors import OperationUnknownError, WorkspaceError
 from sleighexec.files import check_binary, read_up_to
 from sleighexec.hints import Any
@@ -62,6 +62,7 @@ from sleighexec.textfile import TextFile
 MOST_STORED = 2_000  # values in one frame
 MOST_BYTES = 4 * 1024 * 1024  # …after which it takes no further one
 MAX_FETCHED = 5_000  # values in one frame
+CLOSE_SECONDS = 5.0  # for what is on its way when a connection is closed
 
 
 class NwsServer:
@@ -154,9 +155,16 @@ class NwsServer:
         """Leave the server: our workspaces are deleted, blocked calls end. Twice is allowed.
 
         Does nothing to the connection of an executor or a worker, which others use too.
+
+        Raises:
+            WorkspaceError: What was stored without waiting for it did not come to its end: see
+                `NetWorkSpace.flush`. The connection is closed all the same.
         """
         if not self._shared:
-            self._connection.close()
+            try:
+                flush(self._connection, CLOSE_SECONDS)
+            finally:
+                self._connection.close()
 
     def __reduce__(self) -> Any:
         if self.url is not None:
@@ -251,6 +259,7 @@ class NetWorkSpace:
         *,
         keep: int | None = None,
         again: OperationUnknownError | None = None,
+        wait: bool = True,
     ) -> None:
         """Put a value into a variable, as it is now; who waited for one gets it at once.
 
@@ -263,15 +272,35 @@ class NetWorkSpace:
                 that does not grow. None: all stay.
             again: The error of an earlier try, over a connection that is lost now: then nothing is
                 stored if the value of that time is there.
+            wait: Until the server says that it has the value. If not, the value is on its way: it
+                comes before whatever this thread does next in the workspaces of this server, but
+                what goes wrong is only heard of later: see `flush`. Many times as fast.
 
         Raises:
             ValuePicklingError: It cannot be pickled; nothing was stored.
             OperationUnknownError: The connection was lost meanwhile; `again` takes this error.
             OperationError: With `again`: the server does not know what became of that store.
+                Without `wait`: an earlier store was refused, and this one was not sent.
         """
         keep = _checked_keep(keep)
         payload = self._access.payload(checked(varName), val)
-        self._access.ask(Store(self._access.number, varName, (payload,), keep), again)
+        request = Store(self._access.number, varName, (payload,), keep)
+        if wait or again is not None:
+            self._access.ask(request, again)
+        else:
+            self._access.send(request)
+
+    def flush(self) -> None:
+        """Wait until the server has all that was stored without waiting for it.
+
+        That is what all workspaces with this connection to it have stored. `close` does the same.
+
+        Raises:
+            OperationError: It was refused, since a workspace was deleted, or the server is full.
+                This is the error of the first of them.
+            ConnectionLostError: The server went away. Some may have been stored.
+        """
+        self._access.flush()
 
     def storeMany(self, varName: str, values: Iterable[object], *, keep: int | None = None) -> None:
         """Put values into a variable, in their order: what so many calls of `store` do, faster.
