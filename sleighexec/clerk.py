@@ -43,7 +43,6 @@ class Clerk:
         """`file`: keeps what is in persistent workspaces."""
         self._file = file
         self._ledger = Ledger()
-        self._names: WeakKeyDictionary[Connection, str] = WeakKeyDictionary()
         self._tries: WeakKeyDictionary[Connection, dict[int, Again]] = WeakKeyDictionary()
 
     def serve(self, connection: Connection, tag: int, message: Any) -> None:
@@ -52,7 +51,7 @@ class Clerk:
         if kind is Store:
             connection.server.dispatch(self._store(connection, tag, message))
         elif kind is Identify:
-            self._names[connection] = message.client
+            connection.identity = message.client
             self._ledger.meet(message.client)
             connection.offer_memory()
         elif kind in (Accept, Lease, Release):
@@ -113,7 +112,7 @@ class Clerk:
 
     def _store(self, connection: Connection, tag: int, message: Store) -> Effects:
         """Store something, unless this is another try of what has been done."""
-        name, known_as = self._names.get(connection, ""), tag
+        name, known_as = connection.identity, tag
         again = self._tries.get(connection, {}).pop(tag, None) if self._tries else None
         if again is not None:
             name, known_as = again.client, again.tag

@@ -48,6 +48,7 @@ class Connection:
         self.shaking = False  # TLS is not agreed on yet
         self.pending = getattr(sock, "pending", None)  # bytes of which no selector tells
         self.rest = b""  # what came behind the handshake
+        self.identity = ""  # by which it is known after it has connected again, if it said so
         self.door: Door | None = None  # where it came in
         self.limits: Limits | None = None  # none for those that we have started ourselves
         self._deadline: float | None = None

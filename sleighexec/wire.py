@@ -58,6 +58,7 @@ class _Form:
         code: Its kind in the header.
         x, y: The fields that travel in the header.
         values: Whether it has payloads.
+        bare: Whether there are no fields at all.
         rest: The other fields.
         defaults: What these are where a head does not say it.
         usual: The values of these for which the head is absent, None if there are none.
@@ -72,6 +73,7 @@ class _Form:
     def __init__(self, code: int, cls: type[m.Message], x: str | None, y: str | None) -> None:
         self.code, self.cls, self.x, self.y = code, cls, x, y
         fields = cls.fields()
+        self.bare = not fields
         self.values = "values" in fields
         self.rest = tuple(name for name in fields if name not in (x, y, "values"))
         self.defaults = tuple(fields[name][1] for name in self.rest)
@@ -252,6 +254,8 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         ProtocolError: The message does not fit into a frame; nothing of it may be sent.
     """
     form = _FORMS[type(message)]
+    if form.bare:
+        return [HEADER.pack(form.code, 0, 0, 0, tag, 0, 0)]
     rest = form.rest_of(message)
     flags, buffers = 0, []
     if form.values:
