@@ -80,9 +80,11 @@ def explain(error: BaseException | None, refused: dict[str, str] | None) -> None
     `refused`: on another machine, why modules did not come from the caller.
     """
     where = f" on {os.uname().nodename}"
-    while error is not None:
+    seen: set[int] = set()  # they may go round in a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if type(error) is ModuleNotFoundError and where not in str(error):
             remedy = REMEDY if refused is None else refused.get(error.name or "", "")
             text = f"{error.msg}{where}{': ' * bool(remedy)}{remedy}"
             error.msg, error.args = text, (text,)
-        error = error.__cause__
+        error = raised.get_slot(error, "__cause__")

@@ -40,22 +40,25 @@ def dumps_error(error: BaseException, skip: str = "") -> Payload:
             found.append(this)
         return numbers[id(this)]
 
-    nodes = []
+    nodes: list[dict[str, Any]] = []
     for this in found:
         members = getattr(this, "exceptions", ()) if _is_group(this) else ()
         nodes.append(
             {
-                "own": _dump_own(this),
-                "frames": _frames(this.__traceback__, skip),
+                "frames": _frames(get_slot(this, "__traceback__"), skip),
                 "notes": _notes(this),
-                "suppress": this.__suppress_context__,
-                "cause": number(this.__cause__),
-                "context": number(this.__context__),
+                "suppress": get_slot(this, "__suppress_context__"),
+                "cause": number(get_slot(this, "__cause__")),
+                "context": number(get_slot(this, "__context__")),
                 "members": [number(member) for member in members],
             }
         )
-    text = _formatted(error)
-    return pickling.pack((text, nodes))
+    # Who makes causes up, by a property, may make ever new ones.
+    chain = all(type(this).__cause__ is BaseException.__cause__ for this in found)
+    chain = chain and all(type(this).__context__ is BaseException.__context__ for this in found)
+    for this, node in zip(found, nodes):
+        node["own"] = _dump_own(this, chain=chain)
+    return pickling.pack((_formatted(error, chain=chain), nodes))
 
 
 def _notes(error: BaseException) -> list[str]:
@@ -63,12 +66,13 @@ def _notes(error: BaseException) -> list[str]:
     return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
-def _formatted(error: BaseException) -> str:
-    """The exception as the interpreter would print it."""
+def _formatted(error: BaseException, *, chain: bool) -> str:
+    """The exception as the interpreter would print it; without `chain`, it alone."""
     import traceback  # only where something failed
 
     try:
-        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        tb = get_slot(error, "__traceback__")
+        return "".join(traceback.format_exception(type(error), error, tb, chain=chain))
     except BaseException:  # its text may do anything
         return f"{type(error).__qualname__}: <its text cannot be made>\n"
 
@@ -102,6 +106,11 @@ def loads_error(data: Any) -> tuple[BaseException, str]:
     return build(0), text
 
 
+def get_slot(error: BaseException, name: str) -> Any:
+    """An attribute that every exception has, whatever its class has made of that name."""
+    return getattr(BaseException, name).__get__(error)
+
+
 def set_slot(error: BaseException, name: str, value: object) -> None:
     """Set an attribute that every exception has, even if its class forbids to set any."""
     getattr(BaseException, name).__set__(error, value)
@@ -111,7 +120,7 @@ def _is_group(error: BaseException) -> bool:
     return sys.version_info >= (3, 11) and isinstance(error, BaseExceptionGroup)  # noqa: F821
 
 
-def _dump_own(error: BaseException) -> tuple[str, Any]:
+def _dump_own(error: BaseException, *, chain: bool) -> tuple[str, Any]:
     """The exception itself, in the first form that can be rebuilt: whole, by parts, as text."""
     if _is_group(error):
         try:
@@ -143,7 +152,7 @@ def _dump_own(error: BaseException) -> tuple[str, Any]:
     except BaseException as problem:
         message = f"<its text cannot be made: {type(problem).__name__}>"
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    return "text", (name, message, _formatted(error))
+    return "text", (name, message, _formatted(error, chain=chain))
 
 
 def _error_pickler(error: BaseException, *, plain: bool) -> Any:

@@ -10,6 +10,7 @@ import types
 
 import pytest
 
+from sleighexec import SleighExecutor
 from sleighexec.errors import RemoteError, SerializationError, WorkerLost
 from sleighexec.raised import MAX_FRAMES, add_note, dumps_error, loads_error
 from tests.test_payload import sent
@@ -495,3 +496,56 @@ if sys.version_info >= (3, 11):  # there are no groups before
         its = travelled(raised(Coded([ValueError(1)], 5)))
         assert type(its) is Coded
         assert (its.code, its.message, its.exceptions[0].args) == (5, "code 5", (1,))
+
+
+# ---------------------------------------------------------------------- what never ends
+
+
+class Ring(Exception):
+    """Says of itself that it is its cause."""
+
+    __cause__ = property(lambda self: self)  # type: ignore[assignment]
+
+
+class Endless(Exception):
+    """Has ever new contexts, each time that one looks."""
+
+    __context__ = property(lambda self: Endless())  # type: ignore[assignment]
+
+
+class Silent(Exception):
+    """Does not say why."""
+
+    @property  # type: ignore[misc]
+    def __cause__(self) -> None:  # type: ignore[override]
+        raise LookupError("nobody knows")
+
+
+def raise_in_a_circle(count: int) -> None:
+    errors = [ValueError(number) for number in range(count)]
+    for number, error in enumerate(errors):
+        error.__cause__ = errors[(number + 1) % count]
+    raise errors[0]
+
+
+def raise_one(cls: type[BaseException]) -> None:
+    raise cls
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_causes_may_go_round_in_a_circle(executor: SleighExecutor, count: int) -> None:
+    error = executor.submit(raise_in_a_circle, count).exception(20)
+    assert isinstance(error, ValueError)
+    for number in (*range(1, count), 0):
+        error = error.__cause__
+        assert isinstance(error, ValueError)
+        assert error.args == (number,)
+    assert executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("cls", [Ring, Endless, Silent])
+def test_a_class_may_say_what_it_likes_of_its_causes(
+    executor: SleighExecutor, cls: type[BaseException]
+) -> None:
+    assert type(executor.submit(raise_one, cls).exception(20)) is cls
+    assert executor.submit(abs, -1).result() == 1

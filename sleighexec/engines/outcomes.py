@@ -171,7 +171,7 @@ def _remote_error(data: Any) -> BaseException:
     from concurrent.futures.process import _RemoteTraceback
 
     error, text = raised.loads_error(data)
-    if error.__cause__ is None:
+    if raised.get_slot(error, "__cause__") is None:
         suppress = error.__suppress_context__
         cause: Any = f'\n"""\n{text}"""'
         raised.set_slot(error, "__cause__", _RemoteTraceback(cause))
