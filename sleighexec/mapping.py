@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
-from sleighexec.functions import PLAIN, ROWS, SINGLE, Definition, GlobalValue, weight
+from sleighexec.functions import PICKLED, PLAIN, ROWS, SINGLE, Definition, GlobalValue, weight
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
@@ -31,7 +31,9 @@ _WAITING = object()  # stands for a result that is not there yet
 _TAKEN = object()  # …that its reader has
 
 
-class _Failure:
+class Failure:
+    """In place of a result: what the call raised; of an item: why it cannot be sent."""
+
     __slots__ = ("error",)
 
     def __init__(self, error: BaseException) -> None:
@@ -76,10 +78,10 @@ class MapJob:
         self._condition = threading.Condition()  # guards _wanted
         self._wanted = -1  # the item that the reader sleeps for
 
-    def add(self, form: int, items: list[Any]) -> Span:
-        """Append items, which are in this form; the span of them, to be put into line.
+    def add(self, form: int, items: list[Any]) -> list[Span]:
+        """Append items, which are in this form; the spans of them, to be put into line.
 
-        The list is the job's from now on.
+        The list is the job's from now on. A Failure among items that are PICKLED is the outcome.
         """
         start = len(self.items)
         if start:
@@ -87,7 +89,16 @@ class MapJob:
         else:  # often there are no others, and many of these
             self.items = items
         self.results += [_WAITING] * len(items)
-        return Span(self, form, start, len(self.items))
+        spans, stop = [], len(self.items)
+        if form == PICKLED:
+            for index in range(start, stop):
+                item = self.items[index]
+                if type(item) is Failure:
+                    self.deliver(index, None, item.error)
+                    spans.append(Span(self, form, start, index))
+                    start = index + 1
+        spans.append(Span(self, form, start, stop))
+        return [span for span in spans if span.size()]
 
     def need(self, needs: tuple[GlobalValue, ...]) -> None:
         """Its calls need these, too."""
@@ -98,7 +109,7 @@ class MapJob:
         if self.results[index] is not _WAITING:
             return
         self.items[index] = None
-        self.results[index] = value if error is None else _Failure(error)
+        self.results[index] = value if error is None else Failure(error)
         if self.meter is not None:
             self.meter.ended(1, error is not None)
         if self._wanted == index:
@@ -119,6 +130,11 @@ class MapJob:
             with self._condition:
                 self._condition.notify_all()
 
+    def fail(self, start: int, error: BaseException) -> None:
+        """The items from this one on could not be put into line, or not all."""
+        for index in range(start, len(self.items)):
+            self.deliver(index, None, error)
+
     def take(self, index: int, deadline: float | None) -> list[Any]:
         """The results from one item on that came together, the first one last, when it is there.
 
@@ -133,7 +149,7 @@ class MapJob:
         found, self.results[index] = self.results[index], _TAKEN
         if type(found) is _Run:
             return found.values
-        if type(found) is _Failure:
+        if type(found) is Failure:
             try:
                 raise found.error
             finally:
@@ -279,30 +295,51 @@ class Span:
     def withdraw(self) -> None:
         from concurrent.futures import CancelledError
 
-        self.job.cancel()
         self.fail(CancelledError)
 
 
-def results(job: MapJob, more: Iterator[Any] | None, deadline: float | None) -> Iterator[Any]:
+class Feed:
+    """Puts the next items of a lazy map into its job; what it raises waits for its place."""
+
+    def __init__(self, more: Iterator[Any]) -> None:
+        """`more`: each step puts some in."""
+        self._more = more
+        self._problem: Exception | None = None
+
+    def __call__(self) -> bool:
+        """Put in some; whether there were any."""
+        try:
+            return next(self._more, None) is not None
+        except Exception as error:
+            self._problem = error
+            return False
+
+    def end(self) -> None:
+        """All that was put in has been taken: raise what has kept us from putting in more."""
+        if self._problem is not None:
+            problem, self._problem = self._problem, None
+            raise problem
+
+
+def results(job: MapJob, more: Feed | None, deadline: float | None) -> Iterator[Any]:
     """The results of a job in order; `more` puts the next items into it, one span at a time."""
     try:
         index, there = 0, job.results
-        while index < len(there) or _feed(more):
+        while index < len(there) or (more is not None and more()):
             values = job.take(index, deadline)
             index += len(values)
             # A generator must not hold what it has yielded: each one leaves the list for good.
             if more is None:
                 while values:
                     yield values.pop()
-            while values:
-                yield values.pop()
-                if (index - len(values)) % job.chunk == 0:
-                    _feed(more)
+            else:
+                while values:
+                    yield values.pop()
+                    if (index - len(values)) % job.chunk == 0:
+                        more()
+        if more is not None:
+            more.end()
     except BaseException as error:
         job.give_up(error)
         raise
     job.cancel()
-
-
-def _feed(more: Iterator[Any] | None) -> bool:
-    return more is not None and next(more, None) is not None

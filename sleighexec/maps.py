@@ -11,9 +11,19 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sleighexec import payload as pickling
-from sleighexec.functions import PICKLED, PLAIN, ROWS, SINGLE, SMALL, FunctionTable, simple_form
+from sleighexec.dependencies import not_pickled
+from sleighexec.functions import (
+    PICKLED,
+    PLAIN,
+    ROWS,
+    SINGLE,
+    SMALL,
+    FunctionTable,
+    named,
+    simple_form,
+)
 from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
-from sleighexec.mapping import MapJob, results
+from sleighexec.mapping import Failure, Feed, MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Settings, Task
 
@@ -29,6 +39,8 @@ QUICK = frozenset({list, tuple, range})  # to read
 
 def check_sizes(chunksize: int, buffersize: int | None) -> None:
     """Raise what a wrong chunksize or buffersize of `map` raises."""
+    if not isinstance(chunksize, int):
+        raise TypeError(f"chunksize must be an integer, not {type(chunksize).__name__}")
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
     if buffersize is not None and not isinstance(buffersize, int):
@@ -77,7 +89,8 @@ class MapCalls:
                 calls begin meanwhile.
 
         The first exception of a call ends the iteration; calls that have not begun are cancelled
-        then, and also when the iterator is closed, collected or out of time.
+        then, and also when the iterator is closed, collected or out of time after its first
+        result was asked for. Of an iterator that nobody has asked for anything all calls run.
         """
         check_sizes(chunksize, buffersize)
         if self._is_watched():
@@ -115,18 +128,18 @@ class MapCalls:
         try:
             if buffersize is None:
                 for portion in _portions(items, chunksize, quick=quick):
-                    self._add(job, portion)
+                    self._add(job, fn, portion)
                 if meter is not None:
                     meter.expect(0, last=True)
                 return results(job, None, deadline)
-            self._add(job, list(itertools.islice(items, buffersize * chunksize)))
+            self._add(job, fn, list(itertools.islice(items, buffersize * chunksize)))
         except BaseException as error:
             job.give_up(error)
             raise
-        feed = _feed(weakref.ref(self), job, items, chunksize)
+        feed = Feed(_feed(weakref.ref(self), job, fn, items, chunksize))
         return results(job, feed, deadline)
 
-    def _add(self, job: MapJob, items: list[Any]) -> None:
+    def _add(self, job: MapJob, fn: Any, items: list[Any]) -> None:
         """Put more items into a job and its span into line."""
         if not items:
             return
@@ -134,19 +147,23 @@ class MapCalls:
             job.meter.expect(len(items))
         flat = items if job.single else [*itertools.chain.from_iterable(items)]
         if job.apply_to is not None or (form := simple_form(flat)) is None:
-            form, items = self._pickled(job, items)
+            form, items = self._pickled(job, fn, items)
         elif job.single and form == PLAIN:
             form = SINGLE
         elif job.single:
             items = [(item,) for item in items]
         if self._max_pending is None:
-            self._put(job.settings, (job.add(form, items),))
+            self._put(job.settings, job.add(form, items))
         else:  # each chunk counts
             starts = range(0, len(items), job.chunk)
-            self._put(job.settings, [job.add(form, items[i : i + job.chunk]) for i in starts])
+            spans = [job.add(form, items[i : i + job.chunk]) for i in starts]
+            self._put(job.settings, [*itertools.chain.from_iterable(spans)])
 
-    def _pickled(self, job: MapJob, items: list[Any]) -> tuple[int, list[Any]]:
-        """The arguments of these calls as they travel, and in which form; the job needs it all."""
+    def _pickled(self, job: MapJob, fn: Any, items: list[Any]) -> tuple[int, list[Any]]:
+        """The arguments of these calls as they travel, and in which form; the job needs it all.
+
+        In the form PICKLED those that cannot be pickled are a Failure.
+        """
         rows = [(item,) for item in items] if job.single else items
         if job.apply_to is not None:
             rows = [(job.apply_to, *row) for row in rows]
@@ -163,11 +180,15 @@ class MapCalls:
         if (small := self._functions.dumps_small((row, keywords) for row in rows)) is not None:
             job.need(small[1])
             return SMALL, small[0]
-        payloads = []
+        payloads: list[Any] = []
         for row in rows:
-            payload, needs = self._functions.dumps_call((row, keywords))
-            job.need(needs)
-            payloads.append(self._fit(payload))
+            try:
+                payload, needs = self._functions.dumps_call((row, keywords))
+                payloads.append(self._fit(payload))
+            except Exception as error:
+                payloads.append(Failure(not_pickled(named(fn), error)))
+            else:
+                job.need(needs)
         return PICKLED, payloads
 
     def _map_by_submit(
@@ -229,13 +250,20 @@ def _portions(items: Iterator[Any], chunksize: int, *, quick: bool) -> Iterator[
         yield portion
 
 
-def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> Iterator[bool]:
+def _feed(
+    executor: Any, job: MapJob, fn: Any, items: Iterator[Any], chunksize: int
+) -> Iterator[bool]:
     """Each step puts one more chunk of a lazy map into its job."""
     while chunk := list(itertools.islice(items, chunksize)):
         alive = executor()
         if alive is None:
             raise RuntimeError("cannot schedule new futures: the executor is gone")
-        alive._add(job, chunk)
+        start = len(job.items)
+        try:
+            alive._add(job, fn, chunk)
+        except BaseException as error:
+            job.fail(start, error)
+            raise
         del alive
         yield True
 

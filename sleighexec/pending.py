@@ -406,6 +406,9 @@ class ResultIterator(Iterator[Any]):
                 continue
             try:
                 return self._policy.outcome(future)
+            except StopIteration as error:  # of the call: it must not look like our own end
+                self.stop()
+                raise RuntimeError("a call raised StopIteration") from error
             except BaseException:
                 self.stop()
                 raise

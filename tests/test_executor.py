@@ -320,7 +320,7 @@ def test_map_is_cut_into_shares_that_become_smaller_but_not_tiny(executor: Sleig
     function = executor._functions.define(abs)
     assert function is not None
     job = MapJob(executor._engine, function, (), executor._settings)
-    rest: Any = job.add(PLAIN, [(number,) for number in range(10_000)])
+    [rest] = job.add(PLAIN, [(number,) for number in range(10_000)])
     sizes = []
     while rest is not None:
         part, rest = rest.begin(1600)
@@ -483,7 +483,8 @@ def test_a_batch_is_cut_where_long_texts_make_it_big(executor: SleighExecutor) -
     function = executor._functions.define(abs)
     assert function is not None
     job = MapJob(executor._engine, function, (), executor._settings)
-    part, rest = job.add(LONG, [("x" * 500_000,)] * 100).begin(1000)
+    [span] = job.add(LONG, [("x" * 500_000,)] * 100)
+    part, rest = span.begin(1000)
     assert (part.size(), rest.size()) == (3, 97)
     link = WorkerLink(1, 0, "here", Any, executor._functions)  # type: ignore[arg-type]
     futures = [

@@ -182,9 +182,20 @@ class Lines:
                     line.tasks.append(task)
 
     def take(self, spare: int = 0) -> list[Task]:
-        """Take out everything that waits, but for the first `spare` tasks of the usual line."""
+        """Take out everything that waits, but for the first `spare` calls of the usual line."""
         usual = self.usual.tasks
-        taken = [usual.pop() for _ in range(len(usual) - spare)][::-1]
+        kept: deque[Task] = deque()
+        while usual and spare > 0:
+            task = usual.popleft()
+            if (more := task.size() - spare) > 0:
+                task, rest = task.split(more)
+                usual.appendleft(rest)
+            spare -= task.size()
+            kept.append(task)
+        taken = []
+        while usual:  # others may append meanwhile
+            taken.append(usual.popleft())
+        usual.extendleft(reversed(kept))
         for line in (*self.ranked.values(), *self.boxes):
             taken += line.tasks
             line.tasks.clear()
