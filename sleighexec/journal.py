@@ -3,7 +3,7 @@
     bytes of records, calls begun │ limits of the present call │ halt, loan │ slots │ its text │
     records …
 
-The worker writes, see worker.py; the agent reads when the worker is gone or stands still.
+The worker writes, see outcomes.py; the agent reads when the worker is gone or stands still.
 
 Slots: if numbers are being written, where the first of them is, and of which call. The results of
 all calls before the one that was begun last are in, so that nothing else has to be written for

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from sleighexec import context, raised, wire
+from sleighexec import context, raised
 from sleighexec import payload as pickling
 from sleighexec.access import embedded
 from sleighexec.borrowing import Borrower
@@ -40,7 +40,7 @@ from sleighexec.errors import ConnectionLostError
 from sleighexec.failures import Rows, arguments, explain, failure_of, small_arguments
 from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, ROWS, SINGLE, SMALL, Learned, apply
 from sleighexec.hints import TYPE_CHECKING, Any, cast
-from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, ROOM, SHELL, Journal, Records
+from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, SHELL, Journal
 from sleighexec.messages import (
     Ask,
     Calls,
@@ -50,13 +50,13 @@ from sleighexec.messages import (
     Nothing,
     Payload,
     Report,
-    Results,
     Return,
     Revoked,
     SetupFailed,
     Store,
     Welcome,
 )
+from sleighexec.outcomes import Outcomes
 from sleighexec.output import KEPT_LINES, SEND_AT, OnImport, Outbox, capture
 from sleighexec.workspace import NetWorkSpace, NwsServer
 
@@ -103,16 +103,9 @@ class Worker:
         self._connection.on_message = self._told
         if owner is not None:
             self._connection.share_memory(Borrower(self._connection, owner))
-        self._journal, self._text = journal.memory, journal.text
-        self._records = Records(journal)
-        self._words = self._records.words
-        # The types whose values may go into the open run, and those for which that depends on how
-        # long one is; or the one that has slots there. None, if the present call has printed, and
-        # for the first of several calls, whose result decides what kind of run it is to be.
-        self._straight: set[type] = set(pickling.ATOMS)
-        self._texts: set[type] = {str, bytes}
-        self._slotted: set[type] = set()
-        self._undecided = False
+        self._journal = journal.memory
+        self._outcomes = Outcomes(self._connection, journal, self._post_output, self._is_sending)
+        self._outbox, self._words = self._outcomes.outbox, self._outcomes.records.words
         self._revoked = Revoked(0, 0, 0)  # the latest of them
         self._halt = 0  # the number of that which the main thread has gone by
         self._learned = Learned()
@@ -122,9 +115,7 @@ class Worker:
         self._groups: deque[_Group] = deque()  # what is lined up
         self._news: deque[list[Any]] = deque()  # from the helper, for the main thread to learn
         self._leaving = False
-        self._finished = 0  # calls; also the number of the last one; not kept while calls run
-        self._flushing = threading.RLock()  # guards _records, _text, and who takes _prefetch
-        self._prefetch = 0  # tag of a fetch that looks ahead
+        self._prefetch = 0  # tag of a fetch that looks ahead; who takes it has the outcomes' lock
         self._seconds = 0.0  # a call takes, as measured
         self._left: int | None = None  # calls until this worker is to be replaced
         self._shipped: Any = None  # finds modules of a caller on another machine
@@ -134,11 +125,8 @@ class Worker:
         self._sleep = AWAKE  # how deeply the helper sleeps
         self._bell = threading.Lock()  # which wakes it
         self._bell.acquire()
-        self._outbox = Outbox(self._post_output, self._is_sending, self._flushing)
         self._store_lines: Callable[[list[str]], None] | None = None
         self._tell_lines = False  # to our client, too
-        self._printed = False  # something since the last flush
-        self._stdout: Any = None  # which notes what is printed
         self._servers_link = self._connection  # to the server of the workspaces
 
     # ------------------------------------------------------------------ life
@@ -198,8 +186,10 @@ class Worker:
             post, ride = self._servers_link.post, workspaces[0]._access.number
             self._store_lines = partial(_store_lines, post, ride, f"output@{rank}")
         self._tell_lines = setup["tell"]
-        capture(self._note_output)
-        self._stdout = sys.stdout
+        outcomes = self._outcomes
+        outcomes.keeps_lines = self._tell_lines or self._store_lines is not None
+        capture(outcomes.note_output)
+        outcomes.stdout = sys.stdout
         if setup["levels"] is not None:
             OnImport("logging", partial(_forward_records, self._outbox, rank, setup["levels"]))
         os.register_at_fork(after_in_child=partial(setattr, self._outbox, "foreign", True))
@@ -218,7 +208,7 @@ class Worker:
             failure = Payload(bytes(raised.dumps_error(error, __file__).head))
             self._connection.post(SetupFailed((failure,)), ONE_WAY)
             return False
-        self._text.clear()  # no call has printed it
+        outcomes.forget_text()
         return True
 
     def _told(self, message: Any) -> None:
@@ -247,9 +237,9 @@ class Worker:
                 if not self._leaving:
                     self._prefetch = connection.post(Ask(self._wanted(), ahead=1))
                 several = True
-            started, before = time.perf_counter(), self._finished
+            started, before = time.perf_counter(), self._outcomes.finished
             self._run_calls(hurry=several)
-            if done := self._finished - before:
+            if done := self._outcomes.finished - before:
                 seconds = (time.perf_counter() - started) / done
                 # The geometric mean: a long call among short ones hardly changes it.
                 self._seconds = seconds if before == 0 else math.sqrt(self._seconds * seconds)
@@ -261,18 +251,18 @@ class Worker:
         if self._left is not None:
             self._left -= done
             if self._left <= 0:
-                self._flush()
+                self._outcomes.flush()
                 return None
-        with self._flushing:
+        with self._outcomes.lock:
             prefetch, self._prefetch = self._prefetch, 0
         if prefetch:
-            self._flush()
+            self._outcomes.flush()
             reply = connection.wait(prefetch)
             if type(reply) is not Nothing:
                 return reply
             tag = connection.post(Ask(self._wanted()))
         else:
-            tag = self._flush(self._wanted())
+            tag = self._outcomes.flush(self._wanted())
         return self._wait(tag)
 
     def _wait(self, tag: int) -> Any:
@@ -290,8 +280,8 @@ class Worker:
         if self._left is not None:
             return 1
         if self._seconds <= 0:
-            return 1 if self._finished == 0 else MAX_BATCH
-        return max(1, min(MAX_BATCH, round(BATCH / self._seconds), 4 * self._finished))
+            return 1 if self._outcomes.finished == 0 else MAX_BATCH
+        return max(1, min(MAX_BATCH, round(BATCH / self._seconds), 4 * self._outcomes.finished))
 
     def _accept(self, batch: Calls) -> None:
         """Learn what came along with a batch, and line up its calls."""
@@ -324,15 +314,16 @@ class Worker:
     def _run_group(self, group: _Group) -> None:
         """Run calls of one function. The straight path of a call: what can be, is done before."""
         pop, form, limits = group.items.popleft, group.form, group.limits
-        slotted, straight, texts = self._slotted, self._straight, self._texts
+        outcomes = self._outcomes
+        slotted, straight, texts = outcomes.slotted, outcomes.straight, outcomes.texts
         dumps, version, most = marshal.dumps, pickling.EVERYWHERE, pickling.OUT_OF_BAND
         words, write = self._words, self._journal.write
-        halt, number = self._halt, self._finished
+        halt, number = self._halt, outcomes.finished
         words[LOAN] = group.loan
         function = self._learned.ready(group.key)
         careful = function is None or limits is not None or bool(self._learned.failed)
         harmless = form in (SINGLE, PLAIN)  # nothing happens when such arguments go
-        end, slots, first = self._open_run(number + 1, several=len(group.items) > 1)
+        end, slots, first = outcomes.open_run(number + 1, several=len(group.items) > 1)
         while True:
             try:
                 item = pop()
@@ -366,7 +357,7 @@ class Worker:
                     if type(result) in slotted:
                         slots[number - first] = result
                         if not harmless:
-                            self._records.commit(number)
+                            outcomes.records.commit(number)
                     elif type(result) in straight or (type(result) in texts and len(result) < most):
                         words[END] = end = end + write(dumps(result, version))
                     else:
@@ -374,26 +365,26 @@ class Worker:
                 except (IndexError, ValueError):  # so much room is not left, or a number has not
                     plain = False
                 if not plain:
-                    self._finished = number - 1
-                    plain = self._write_result(result)
+                    outcomes.finished = number - 1
+                    plain = outcomes.write_result(result)
                     end = words[END]
             except BaseException as error:  # SystemExit too belongs to the task, not to us
                 plain = False
-                self._finished = number - 1
-                self._write_record(pickling.BAD, self._failure(error))
+                outcomes.finished = number - 1
+                outcomes.write_failure(self._failure(error))
                 if not _can_open():
                     # No further call could open a file here: they are all for a new worker.
                     self._left = 0
                     self._drop_lined_up()
             if not plain:
-                end, slots, first = self._open_run(number + 1)
+                end, slots, first = outcomes.open_run(number + 1)
             if careful:
                 careful = self._careful_end(group)
             # The result is safe; only now what the call held may go, since that may crash too.
             item = result = None
         if slots is not None:
-            self._records.commit(number)
-        self._finished = number
+            outcomes.records.commit(number)
+        outcomes.finished = number
 
     def _careful_begin(self, group: _Group) -> Any:
         """The function, for a call that has limits or may lack something; the limits hold now.
@@ -421,8 +412,9 @@ class Worker:
         The agent had written that into the journal before it read what we have begun, and we have
         written what we begin before we read that: so it has seen this call, or we wait here.
         """
-        if self._records.slots is not None:
-            self._records.commit(number - 1)
+        records = self._outcomes.records
+        if records.slots is not None:
+            records.commit(number - 1)
         halt = self._words[HALT]
         self._connection.wait(ONE_WAY, lambda: self._revoked.halt >= halt)
         revoked = self._revoked
@@ -435,116 +427,6 @@ class Worker:
         self._halt = revoked.halt
         return ours
 
-    def _open_run(
-        self, number: int, flag: int = pickling.RUN, *, several: bool = False
-    ) -> tuple[int, Any, int]:
-        """See that call `number` can write a simple result, the first of `several` perhaps.
-
-        How far the records go; slots for numbers, if that is the kind of the run; the number of
-        the call that has the first of them. `flag`: what kind of run, if none is open.
-        """
-        records = self._records
-        with self._flushing:
-            if several and records.slots is None:
-                self._undecided = True
-                self._hold()
-            else:
-                if not records.open_run(number, flag):
-                    self._finished = number - 1
-                    self._flush()
-                    records.open_run(number, flag)
-                if records.slots is None and not self._straight:
-                    self._allow()
-            return self._words[END], records.slots, records.first
-
-    def _hold(self) -> None:
-        """Have no result go straight into the open run."""
-        for types in (self._slotted, self._straight, self._texts):
-            types.clear()
-
-    def _allow(self, kind: type | None = None) -> None:
-        """Have simple results go straight into the open run; `kind`: only those of that type."""
-        self._hold()
-        if self._text.size:
-            return  # the present call has printed that: it comes first
-        if kind is not None:
-            self._slotted.add(kind)
-        else:
-            self._straight.update(pickling.ATOMS)
-            self._texts.update((str, bytes))
-
-    def _write_result(self, result: object) -> bool:
-        """Write the next result, which does not simply go behind the one before.
-
-        Whether the run that was open is still the one for what comes next.
-        """
-        same = bool(self._straight)
-        if not same and self._decide(result):
-            return False
-        data: Any
-        flag, data = self._pickled(result)
-        if flag == pickling.RUN:
-            try:
-                self._words[END] += self._journal.write(data)
-                return same
-            except ValueError:  # so much room is not left
-                flag, data = self._make_room(data, result)
-        if flag != pickling.RUN:
-            self._write_record(flag, data)
-        return False
-
-    def _decide(self, result: object) -> bool:
-        """Have the next result begin another run; True: it is one of numbers, and stands in it."""
-        with self._flushing:
-            first, self._undecided = self._undecided, False
-            flag = pickling.NUMBERS.get(type(result), pickling.RUN) if first else pickling.RUN
-            self._records.close_run(self._finished)
-            if self._text.size:
-                return False
-            _, slots, _ = self._open_run(self._finished + 1, flag)
-            if slots is None:
-                return False
-            try:
-                slots[0] = result
-            except ValueError:  # it needs more than eight bytes
-                return False
-            self._records.commit(self._finished + 1)
-            self._allow(type(result))
-            return True
-
-    def _make_room(self, data: bytes, result: object) -> tuple[int, bytes | None]:
-        """Write a result that is too long for what is left of the open run; as `_pickled`."""
-        self._flush()
-        if pickling.RUN_HEAD + len(data) > ROOM:
-            return self._sent_alone(pickling.dumps(result))
-        self._open_run(self._finished + 1)
-        self._records.mix()  # perhaps it is a pickle
-        self._words[END] += self._journal.write(data)
-        return pickling.RUN, data
-
-    def _write_record(self, flag: int, data: bytes | None) -> None:
-        """Write any other outcome of the next call to be finished, unless it went out by itself."""
-        with self._flushing:
-            self._records.close_run(self._finished)
-            if data is not None:
-                self._write_text()
-                self._write(flag, data)
-            self._finished += 1
-
-    def _write_text(self) -> None:
-        """Write what the present call has printed, before its outcome. Under the lock."""
-        if self._text.size:
-            self._write(pickling.PRINTED, self._text.read())
-        self._text.clear()
-
-    def _write(self, flag: int, data: bytes) -> None:
-        number = self._finished + 1
-        if not self._records.write(number, flag, data):
-            self._flush()
-            if not self._records.write(number, flag, data):
-                entry = pickling.RECORD.pack(len(data), flag, number) + data
-                self._connection.post(Results((Payload(entry),)), ONE_WAY)
-
     def _drop_lined_up(self) -> None:
         """Begin none of these: at our end they are first in line again."""
         for group in self._groups:
@@ -555,91 +437,7 @@ class Worker:
         explain(error, None if self._shipped is None else self._shipped.refused)
         return failure_of(error, __file__)
 
-    def _pickled(self, result: object) -> tuple[int, bytes | None]:
-        """A result as a record's flag and bytes; no bytes if it went out by itself.
-
-        A small one is to stand in the open run, unless its call has printed: that comes before.
-
-        Raises:
-            BaseException: What pickling the result raises: the outcome of the call, then.
-        """
-        if self._straight and pickling.is_simple(result):
-            return pickling.RUN, pickling.dump_simple(result)
-        try:
-            payload = pickling.dumps_outside(result)
-        except BaseException as error:
-            text = f"while pickling the result of the task, a {type(result).__name__}"
-            raised.add_note(error, text)
-            raise
-        head = bytes(payload.head)
-        if payload.buffers or len(head) >= pickling.OUT_OF_BAND:
-            return self._sent_alone(payload)
-        if not self._straight:
-            return pickling.GOOD, head
-        self._records.mix()
-        return pickling.RUN, pickling.dump_mixed(head)
-
-    def _sent_alone(self, payload: Payload) -> tuple[int, bytes | None]:
-        """Send a big result by itself, behind all that is ready."""
-        self._check_size(payload.size_bytes)
-        with self._flushing:
-            self._records.close_run(self._finished)
-            self._write_text()
-            self._flush()
-        head = pickling.RECORD.pack(len(payload.head), pickling.LARGE, self._finished + 1)
-        payload = Payload(head + bytes(payload.head), payload.buffers)
-        self._connection.post(Results((payload,)), ONE_WAY)
-        return pickling.LARGE, None
-
-    def _check_size(self, size: int) -> None:
-        if size > wire.MAX_FRAME - ROOM:
-            raise ValueError(
-                f"the result takes {size} bytes, more than the {wire.MAX_FRAME} that may come back "
-                "at once: write it to a file, or cut it into parts"
-            )
-
-    # ------------------------------------------------------------------ sending
-
-    def _flush(self, count: int = 0) -> int:
-        """Send the results of the journal, and ask for so many calls with them; the tag of that.
-
-        Only by the thread that runs the calls: the journal forgets them.
-        """
-        with self._flushing:
-            self._records.close_run(self._finished)
-            tag = self._send(count)
-            self._records.clear()
-        return tag
-
-    def _send(self, count: int = 0) -> int:
-        """Send what is new in the journal. Under the lock."""
-        self._outbox.send()
-        records, tag = self._records, self._connection.next_tag() if count else 0
-        data = records.take()
-        if data and (self._printed or sys.stdout is not self._stdout):
-            self._printed = False
-            with contextlib.suppress(Exception):  # a task may have closed or replaced them
-                sys.stdout.flush()
-                sys.stderr.flush()
-        if self._connection.memory is not None:
-            self._connection.memory.tidy()
-        if count or data:
-            # Not by shared memory: it stands in some already, and is soon read.
-            self._connection.send(wire.encode(ONE_WAY, Results((Payload(data),), tag, count)))
-        return tag
-
     # ------------------------------------------------------------------ what tasks print
-
-    def _note_output(self, text: str, lines: list[str]) -> None:
-        """A call prints, or a thread that it has left behind."""
-        if self._outbox.foreign:
-            return
-        with self._flushing:
-            self._hold()  # first: a call that ends now waits for us
-            self._text.add(text)
-            self._printed = True
-            if lines and (self._tell_lines or self._store_lines is not None):
-                self._outbox.add(lines)
 
     def _post_output(self, items: list[Any]) -> None:
         """Send lines, which are texts, and log records where they are wanted."""
@@ -688,13 +486,13 @@ class Worker:
 
     def _relieve(self, stuck: int) -> None:
         """Call number `stuck` is a long one: nothing else is to wait for it."""
-        with self._flushing:
-            self._send()
+        with self._outcomes.lock:
+            self._outcomes.send()
         lined_up = True
         while self._running and self._words[BEGUN] == stuck:
             # Taken and returned in one: results belong to the oldest loans, so those of what comes
             # next must not go out before the client knows that this is nobody's any more.
-            with self._flushing:
+            with self._outcomes.lock:
                 batch: Any = self._connection.take(self._prefetch)
                 if batch is not None:
                     self._prefetch = 0

@@ -65,6 +65,7 @@ LADDER = [
     "context",
     "journal",
     "failures",
+    "outcomes",
     "worker",
     "repeats",
     "newborn",
