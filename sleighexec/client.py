@@ -17,10 +17,17 @@ import select
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 from sleighexec import wire
-from sleighexec.errors import ConnectionLostError, OperationUnknownError, ProtocolError
+from sleighexec.errors import (
+    ConnectionLostError,
+    ForkedProcessError,
+    OperationUnknownError,
+    ProtocolError,
+)
+from sleighexec.forks import free_in_child
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.messages import (
     FORGOTTEN,
@@ -48,7 +55,7 @@ MOST_AHEAD = 512  # requests of which nobody has heard yet whether they are done
 
 
 class SocketConnection:
-    """A connection to a server. Thread-safe; not usable in a forked child."""
+    """A connection to a server. Thread-safe. A forked child is told that it is not its own."""
 
     local = False
 
@@ -63,8 +70,8 @@ class SocketConnection:
         self._decoder = wire.Decoder()
         self._peeked = bytearray(1)
         self.memory: Borrower | None = None  # which the peer shares with us, for big buffers
-        self._sending = threading.Lock()  # one frame after the other
-        self._lock = threading.RLock()  # guards all below
+        self._sending = free_in_child(threading.Lock())  # one frame after the other
+        self._lock = free_in_child(threading.RLock())  # guards all below
         self._state = threading.Condition(self._lock)  # something below has changed
         self._sleepers = 0  # threads that wait for that
         self._reading = False
@@ -75,6 +82,8 @@ class SocketConnection:
         self._lost: BaseException | None = None
         self._tags = itertools.count(1)
         self.on_message: Callable[[Any], None] = lambda message: None  # what nobody asked for
+        self._forked = False  # this is a forked child: the connection is its parent's
+        _connections.add(self)
 
     def __str__(self) -> str:
         return self._name
@@ -162,6 +171,8 @@ class SocketConnection:
         Raises:
             ConnectionLostError: The server went away, or did not answer in time.
         """
+        if self._forked:
+            return None  # what is on its way is the parent's
         deadline = None if seconds is None else time.monotonic() + seconds
         reason = f"the server did not answer within {seconds} s"
         try:
@@ -194,6 +205,7 @@ class SocketConnection:
 
     def send(self, pieces: list[Any]) -> None:
         """Send whole frames."""
+        self._check_ours()
         try:
             with self._sending:
                 if len(pieces) == 1:
@@ -219,6 +231,7 @@ class SocketConnection:
         Raises:
             ConnectionLostError: The server went away.
         """
+        self._check_ours()
         left = None
         while True:
             with self._lock:
@@ -278,11 +291,25 @@ class SocketConnection:
 
     def close(self) -> None:
         """Leave; blocked calls of other threads end with ConnectionLostError."""
+        if self._forked:
+            return
         self._lose(ConnectionLostError("the connection was closed"))
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self.memory = self._decoder.locate = None  # else its segments would stay mapped
+
+    def forget(self) -> None:
+        """In a forked child: close its copy of the socket, without a word to the server."""
+        self._forked = True
+        self.memory = None  # what was lent is lent to the parent
+        self._socket.close()
+
+    def _check_ours(self) -> None:
+        if self._forked:
+            raise ForkedProcessError(
+                "this connection belongs to the parent process; make a new one in this process"
+            )
 
     def _read_as_leader(self, seconds: float | None = None) -> None:
         messages: list[tuple[int, Any]] = []
@@ -354,3 +381,16 @@ class SocketConnection:
                 self._lost = ConnectionLostError(f"the server went away: {error}")
             self._state.notify_all()
             return ConnectionLostError(*self._lost.args)
+
+
+_connections: weakref.WeakSet[SocketConnection] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for connection in list(_connections):
+        connection.forget()
+    _connections.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

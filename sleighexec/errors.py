@@ -133,7 +133,7 @@ class DependencyError(ExecutorError):
 
 
 class ForkedProcessError(ExecutorError, RuntimeError):
-    """The executor belongs to the process that made it, not to a forked child of that process."""
+    """The executor or connection belongs to the process that made it, not to its forked child."""
 
 
 class UnsupportedOptionError(ExecutorError, ValueError):

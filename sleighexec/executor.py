@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from functools import cached_property, partial
+from functools import partial
 
 from sleighexec import payload as pickling
 from sleighexec.dependencies import Dependent, Gaps, Unfilled, any_future, not_pickled
@@ -23,6 +23,7 @@ from sleighexec.each import EachCalls
 from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
 from sleighexec.errors import UnsupportedOptionError
+from sleighexec.forks import free_in_child
 from sleighexec.functions import (
     PICKLED,
     PLAIN,
@@ -211,6 +212,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
             prepared = constant(payload), needs
         far = any(map(is_remote, launchers)) or (engine is None and not launchers)
         self._repeats = _new_repeats() if far else None
+        self._known_workspaces: tuple[NetWorkSpace, NetWorkSpace] | None = None
         server = None if workspace is None else self._on_server(workspace, far)
         if engine is not None:
             kind: Any = dask_engine()
@@ -245,7 +247,8 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
                 server[0].close()
             raise
         self._shut_down = False
-        self._ranks_stay = threading.RLock()  # held from counting the workers to giving each a call
+        # Held from counting the workers to giving each a call.
+        self._ranks_stay = free_in_child(threading.RLock())
         self._url: str | None = None
         # Nothing that runs may hold the executor: when nobody else does, it ends by itself.
         self._finalizer = weakref.finalize(self, self._engine.abandon)
@@ -525,13 +528,15 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         """The workspace that the caller and all tasks of this executor share."""
         return self._workspaces[1]
 
-    @cached_property
+    @property
     def _workspaces(self) -> tuple[NetWorkSpace, NetWorkSpace]:
         """Those of the system and of the user."""
-        engine: Any = self._engine
-        server = NwsServer(connection=engine.connection, shared=True)
-        ride, user = [server.useWs(name) for name, _ in engine.workspaces]
-        return ride, user
+        if self._known_workspaces is None:
+            engine: Any = self._engine
+            server = NwsServer(connection=engine.connection, shared=True)
+            ride, user = [server.useWs(name) for name, _ in engine.workspaces]
+            self._known_workspaces = ride, user
+        return self._known_workspaces
 
     def _on_server(self, url: str, far: bool) -> tuple[NwsServer, list[str], Address]:
         """Make our workspaces on another server, to be deleted when we leave it.
@@ -554,7 +559,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
             )
         names = [server.mktempWs(f"{name}__%d") for name in self._workspace_names()]
         ride, user = map(server.openWs, names)
-        self.__dict__["_workspaces"] = ride, user
+        self._known_workspaces = ride, user
         return server, names, address
 
     @property

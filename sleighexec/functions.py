@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from sleighexec import payload as pickling
 from sleighexec import raised
+from sleighexec.forks import free_in_child
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 from sleighexec.payload import SHARED
@@ -160,7 +161,8 @@ class FunctionTable:
 
     def __init__(self, more_path: Iterable[str] = ()) -> None:
         """`more_path`: folders that imports in workers search too."""
-        self._lock = threading.Lock()  # guards everything below, but for reads of _entries
+        # Guards everything below, but for reads of _entries.
+        self._lock = free_in_child(threading.Lock())
         self._entries: dict[Any, _Entry] = {}
         self._globals: dict[tuple[pickling.NamespaceKey, str], _Global] = {}
         self._namespaces: dict[int, tuple[pickling.NamespaceKey, dict[str, Any]]] = {}

@@ -22,6 +22,7 @@ from concurrent.futures._base import (
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError
+from sleighexec.forks import free_in_child
 from sleighexec.functions import Definition, GlobalValue
 from sleighexec.hints import TYPE_CHECKING, Any, Protocol
 from sleighexec.task import Loss, Parts, Settings, may_try_again
@@ -29,7 +30,8 @@ from sleighexec.task import Loss, Parts, Settings, may_try_again
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
 
-_lock = threading.Lock()  # guards the state of all futures whose condition does not exist yet
+# Guards the state of all futures whose condition does not exist yet.
+_lock = free_in_child(threading.Lock())
 
 
 class Group(Protocol):
@@ -89,7 +91,9 @@ class SleighFuture(Future):  # type: ignore[type-arg]
     # ------------------------------------------------------------------ as a Future
 
     @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
+    def _condition(self) -> Any:  # type: ignore[override]
+        if self._engine.forked:
+            return self._condition_in_child()
         if self._made_condition is None:
             with _lock:
                 if self._made_condition is None:
@@ -98,6 +102,29 @@ class SleighFuture(Future):  # type: ignore[type-arg]
                     self._made_condition = threading.Condition()
             self._engine.attend()
         return self._made_condition
+
+    def _condition_in_child(self) -> Any:
+        """In a forked child: our own may be held for ever by a thread that is not here.
+
+        Raises:
+            ForkedProcessError: There will be no outcome here.
+        """
+        self._check_ours()
+        if self._made_condition is not _unneeded:
+            self._waiters, self._done_callbacks = [], []
+            self._made_condition = _unneeded
+        return _unneeded
+
+    def _check_ours(self) -> None:
+        if self._engine.forked and not self.done():
+            raise ForkedProcessError(
+                "this Future belongs to the parent process; make an executor in this one"
+            )
+
+    def __repr__(self) -> str:
+        if self._engine.forked and not self.done():
+            return f"<{type(self).__name__} of the parent process>"
+        return super().__repr__()
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -108,6 +135,14 @@ class SleighFuture(Future):  # type: ignore[type-arg]
     def done(self) -> bool:
         """Whether it has ended: returned, failed or cancelled."""
         return self._state not in (PENDING, RUNNING)
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state in (CANCELLED, CANCELLED_AND_NOTIFIED)
+
+    def running(self) -> bool:
+        """Whether a worker has it."""
+        return self._state == RUNNING
 
     def result(self, timeout: float | None = None) -> Any:
         """The value that the call returned, when it is there.
@@ -152,10 +187,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         stay locked if a signal handler raises, and whoever delivers would wait for it.
         """
         engine = self._engine
-        if engine.forked and not self.done():
-            raise ForkedProcessError(
-                "this Future belongs to the parent process; make an executor in this one"
-            )
+        self._check_ours()
         deadline = None if timeout is None else time.monotonic() + timeout
         engine.serve_until(self.done, deadline)
         if not self.done():
@@ -182,6 +214,8 @@ class SleighFuture(Future):  # type: ignore[type-arg]
 
     def cancel(self) -> bool:
         """Cancel the call if no worker has it yet; whoever waits for it is told at once."""
+        if self._engine.forked:  # the call is the parent's
+            return self.cancelled()
         with _lock:
             if self._state in (RUNNING, FINISHED):
                 return False
@@ -196,6 +230,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
 
         Returns whether it was stopped; False if it had finished. Blocks until that is known.
         """
+        self._check_ours()
         if not self.cancel():
             self._killed = True  # what its worker's death means from here on
             pause = 0.005
@@ -355,6 +390,25 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         # The arguments belong to their owner again.
         self._definition = self._item = None
         self._needs = ()
+
+
+class _Unneeded:
+    """Stands for the condition of a future that has ended, in a forked child: it stays as it is."""
+
+    def acquire(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_unneeded: Any = _Unneeded()
 
 
 class Chunk:

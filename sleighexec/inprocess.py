@@ -6,7 +6,7 @@ import os
 import threading
 
 from sleighexec import wire
-from sleighexec.errors import ConnectionLostError, OperationUnknownError
+from sleighexec.errors import ConnectionLostError, ForkedProcessError, OperationUnknownError
 from sleighexec.hints import Any
 from sleighexec.messages import FORGOTTEN, Abandon, Failed, Fetch, Reply, Request, Values
 from sleighexec.server import Server
@@ -44,7 +44,10 @@ class LocalConnection:
 
         Raises:
             ConnectionLostError: The server was closed meanwhile.
+            ForkedProcessError: It is that of the parent process.
         """
+        if self.server.forked:
+            raise ForkedProcessError("this workspace belongs to an executor of the parent process")
         if again is not None:
             return FORGOTTEN
         answered = threading.Lock()

@@ -10,9 +10,11 @@ import importlib
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from threading import get_ident
 
+from sleighexec.forks import free_in_child
 from sleighexec.hints import Any, TypeVar
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class Undisturbed:
         undisturbed.wait(call, argument)  # handlers run here, as ever
     """
 
-    __slots__ = ("_came", "_depth", "_found", "_put_off", "_taken", "_waiting")
+    __slots__ = ("__weakref__", "_came", "_depth", "_found", "_put_off", "_taken", "_waiting")
 
     def __init__(self) -> None:
         self._depth = 0
@@ -43,6 +45,7 @@ class Undisturbed:
         self._put_off: list[tuple[int, Any]] = []  # those that are to be set again
         self._came: list[int] = []
         self._waiting = False
+        _all.add(self)
 
     def __enter__(self) -> None:
         if get_ident() == _main:
@@ -105,6 +108,17 @@ class Undisturbed:
             self.let_go()
             raise
 
+    def forget(self) -> None:
+        """In a child that another thread has forked: the main thread that was undisturbed is gone.
+
+        Its handlers are set again. What has come meanwhile has come to the parent.
+        """
+        for number, handler in self._put_off:
+            # Else it is another one's: that one knows what was there before.
+            if getattr(handler, "__func__", None) is not Undisturbed._note:
+                _signals.signal(number, handler)
+        self._depth, self._put_off, self._came, self._waiting = 0, [], [], False
+
     def _note(self, number: int, frame: object) -> None:
         self._came.append(number)
         if self._waiting:  # out of it, and it is over: this is not to happen twice
@@ -127,7 +141,7 @@ class QuietLock:
     __slots__ = ("inner", "undisturbed")
 
     def __init__(self) -> None:
-        self.inner = threading.RLock()
+        self.inner = free_in_child(threading.RLock())
         self.undisturbed = Undisturbed()
 
     # Entered some ten times for each call that is waited for: what is cheap here stays cheap.
@@ -150,12 +164,17 @@ class QuietLock:
 
 
 _main = threading.main_thread().ident
+_all: weakref.WeakSet[Undisturbed] = weakref.WeakSet()
 
 
-def _find_main_thread() -> None:
+def _in_child() -> None:
+    """The thread that has forked is the main thread from now on."""
     global _main
-    _main = threading.main_thread().ident
+    before, _main = _main, threading.main_thread().ident
+    if _main != before:
+        for each in list(_all):
+            each.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_find_main_thread)
+    os.register_at_fork(after_in_child=_in_child)

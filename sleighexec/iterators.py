@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from sleighexec.access import Access
 from sleighexec.errors import DeletedError, NoSuchWorkspaceError
 from sleighexec.files import check_binary
+from sleighexec.forks import free_in_child
 from sleighexec.hints import Any
 from sleighexec.messages import Fetch, Find, Values
 
@@ -50,7 +51,8 @@ class ValueIterator(Iterator[Any]):
         """`timeout` is in seconds for each step; `tries`: do not wait, stop instead."""
         self._access, self._verb, self._variable = access, verb, variable
         self._timeout, self._tries = (0.0 if tries else timeout), tries
-        self._lock = threading.Lock()  # guards all below; nobody waits for a value with it
+        # Guards all below. Nobody waits for a value with it.
+        self._lock = free_in_child(threading.Lock())
         self._seen = _START
         self._stopped = self._deleted = False
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, TimeoutError
 
 from sleighexec.errors import ForkedProcessError, IllegalValueError, UnsupportedOptionError
+from sleighexec.forks import free_in_child
 from sleighexec.future import Group, SleighFuture
 from sleighexec.hints import TYPE_CHECKING, Any, overload
 
@@ -37,7 +38,7 @@ class Arrivals:
 
     def __init__(self, engine: Engine, meter: Meter | None = None) -> None:
         self._engine, self.meter = engine, meter
-        self._lock = threading.Lock()  # guards _waiters
+        self._lock = free_in_child(threading.Lock())  # guards _waiters
         self._waiters: list[_Waiter] = []
         self._wanted: float = math.inf  # the least number of arrivals that one of them wants
         self.all: list[SleighFuture] = []
@@ -70,8 +71,7 @@ class Arrivals:
         waiter = _Waiter(count, or_failure, there.release)
         if self._is_there(waiter):
             return
-        if self._engine.forked:
-            raise ForkedProcessError("these Futures belong to the parent process")
+        self.check_ours()
         self._engine.serve_until(lambda: self._is_there(waiter), deadline)
         there.acquire()
         self._add(waiter)
@@ -84,6 +84,8 @@ class Arrivals:
 
     async def wait_async(self, count: int, *, or_failure: bool = False) -> None:
         """As `wait`, in a coroutine."""
+        if len(self.arrived) < count:
+            self.check_ours()
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -103,6 +105,11 @@ class Arrivals:
             await there
         finally:
             self._remove(waiter)
+
+    def check_ours(self) -> None:
+        """Raise what a forked child is told."""
+        if self._engine.forked:
+            raise ForkedProcessError("these Futures belong to the parent process")
 
     def _is_there(self, waiter: _Waiter) -> bool:
         return len(self.arrived) >= waiter.count or (waiter.or_failure and bool(self.failed))
@@ -215,7 +222,7 @@ class SleighPending(Sequence["Future[Any]"]):
         self._futures = self._arrivals.all
         self._numbers: dict[SleighFuture, int] = {}  # of futures, while results are accumulated
         self._accumulated = 0  # arrivals that the accumulator has had
-        self._accumulating = threading.Lock()
+        self._accumulating = free_in_child(threading.Lock())
 
     # ------------------------------------------------------------------ as a collection
 
@@ -365,6 +372,8 @@ class SleighPending(Sequence["Future[Any]"]):
 
     def _accumulate(self, count: int, deadline: float | None = None) -> None:
         """Give the first `count` arrivals to the accumulator as they come."""
+        if self._accumulated < count:
+            self._arrivals.check_ours()  # a thread of the parent may be at it
         with self._accumulating:
             while self._accumulated < count:
                 self._arrivals.wait(self._accumulated + 1, deadline)

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple, Protocol
 
 from sleighexec.errors import UnsupportedOptionError
+from sleighexec.forks import free_in_child
 
 SECONDS = 0.1  # between two looks at a bar
 LINE_SECONDS = 10.0  # between two lines of text where a line cannot be written over
@@ -53,9 +54,9 @@ class Meter:
         """`hint`: how many calls there will be, if that is known before they are submitted."""
         self._make = make
         self._display: Display | None = None
-        self._lock = threading.Lock()  # guards the numbers
+        self._lock = free_in_child(threading.Lock())  # guards the numbers
         # Guards the display. What shows it may well make calls end, by cancelling them.
-        self._showing = threading.RLock()
+        self._showing = free_in_child(threading.RLock())
         self._hint, self._submitted, self._done, self._failed = hint, 0, 0, 0
         self._complete = self._closed = False
         self._next = 0.0  # when to show it again

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 
+from sleighexec.forks import free_in_child
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
 
@@ -26,7 +27,7 @@ class Repeats:
     """Finds what has come before. Thread-safe."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = free_in_child(threading.Lock())
         self._samples: dict[tuple[int, bytes], None] = {}
         self._copies: dict[bytes, memoryview] = {}  # by digest
         self._bytes = 0  # of these

@@ -113,6 +113,7 @@ class Server:
         self._bell.acquire()
         self.closing = False
         self._accept_again: float | None = None
+        self.forked = False  # this is a forked child: all of it is its parent's
         self._locals: weakref.WeakSet[Any] = weakref.WeakSet()
         self.shares_memory = False  # with peers on this machine, where the system can
         self._pool: Pool | None = None
@@ -121,6 +122,7 @@ class Server:
         self._wake_at: float | None = None
         self.on_failure: Callable[[BaseException], None] | None = None  # called under the lock
         self.idle: Callable[[], bool] = lambda: False  # whether nobody waits for what may come
+        _servers.add(self)
 
     # ------------------------------------------------------------------ life
 
@@ -150,7 +152,7 @@ class Server:
 
     def forget(self) -> None:
         """In a forked child: close this process's copies of the sockets and say nothing."""
-        self.closing = True
+        self.forked = self.closing = True
         self._serving = None
         for connection in self._connections.values():
             connection.closed = True
@@ -162,6 +164,7 @@ class Server:
                 thing.close()
         if self._pool is not None:
             self._pool.forget()
+            self._pool = None
 
     @property
     def connection_count(self) -> int:
@@ -657,6 +660,19 @@ class Server:
     def _nudge(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             self._waker.send(b"!")
+
+
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for server in list(_servers):
+        server.forget()
+    _servers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _left(deadline: float | None) -> float | None:

@@ -135,8 +135,11 @@ class WorkspaceServer:
     def close(self) -> None:
         """End: clients get ConnectionLostError. Twice is allowed.
 
-        What is not in a persistent workspace of a server with a store is gone.
+        What is not in a persistent workspace of a server with a store is gone. Nothing happens in
+        a forked child, whose parent's it is.
         """
+        if self._server.forked:
+            return
         self._server.close()
         if self._store is not None:
             self._store.close()

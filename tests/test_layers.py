@@ -17,6 +17,7 @@ LADDER = [
     "importer",
     "errors",
     "broken",
+    "forks",
     "interrupts",
     "elements",
     "messages",

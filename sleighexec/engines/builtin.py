@@ -280,6 +280,8 @@ class BuiltinEngine(Losses):
 
     def kill(self, whom: Any) -> bool:
         found = False
+        if self.forked:
+            return found
         with self.server.lock:
             for worker in self._workers.values():
                 call = worker.answered + 1
@@ -357,6 +359,8 @@ class BuiltinEngine(Losses):
 
     def abandon(self) -> None:
         """The executor was collected: shut down, from whatever place the collector ran in."""
+        if self.forked:
+            return
         self._abandoned = True
         if self.server.started:
             self.server._wake()
@@ -364,6 +368,8 @@ class BuiltinEngine(Losses):
             self._end()
 
     def signal_workers(self, number: int) -> None:
+        if self.forked:
+            return
         with self.server.lock:
             self._killing = True
             for agent in self._agents.values():
@@ -385,6 +391,8 @@ class BuiltinEngine(Losses):
             ]
 
     def processes(self) -> Mapping[int, WorkerProcess]:
+        if self.forked:
+            return {}
         self.attend()
         with self._pids:
             self._pids.wait_for(
@@ -394,9 +402,8 @@ class BuiltinEngine(Losses):
             return {process.pid: process for process in found}
 
     def forget(self) -> None:
-        """In a forked child: let go of everything without a word to the others."""
+        """In a forked child: tell whoever asks. The server has let go of everything."""
         self.forked = True
-        self.server.forget()
 
     # ------------------------------------------------------------------ workers come
 

@@ -14,7 +14,7 @@ _exiting = False
 
 
 def register(engine: Any) -> None:
-    """Have the engine finish what was put before the interpreter ends, and forget it in forks."""
+    """Have the engine finish what was put before the interpreter ends, and hear of forks."""
     _engines.add(engine)
 
 

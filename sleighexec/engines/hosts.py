@@ -45,6 +45,7 @@ class Hosts:
     _start_timeout: float | None
     _joined_by: float | None  # when a machine must have joined; None: calls wait for none
     _closing: bool
+    forked: bool
     _lines: Lines
     _places: Places
     _pids: threading.Condition
@@ -96,7 +97,8 @@ class Hosts:
         """
 
         def is_over() -> bool:
-            return self.max_workers >= count or self._closing or self.broken is not None
+            ended = self._closing or self.forked or self.broken is not None
+            return self.max_workers >= count or ended
 
         self.server.start()
         if self.server.in_loop():

@@ -48,6 +48,15 @@ logging.getLogger(LOG).addHandler(logging.NullHandler())
 _turns = threading.BoundedSemaphore(AT_ONCE)
 
 
+def _in_child() -> None:
+    global _turns
+    _turns = threading.BoundedSemaphore(AT_ONCE)  # threads that have a turn are the parent's
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
 @dataclass(frozen=True)
 class SSH:
     """Workers on another machine, started through ssh.

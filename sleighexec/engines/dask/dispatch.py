@@ -29,6 +29,7 @@ from sleighexec.engines.dask.members import Member, Members
 from sleighexec.engines.dask.orders import Arrived, Order
 from sleighexec.engines.dask.printed import Printed
 from sleighexec.errors import ExecutorError
+from sleighexec.forks import free_in_child
 from sleighexec.functions import FunctionTable
 from sleighexec.hints import Any
 from sleighexec.task import Task
@@ -79,7 +80,8 @@ class Dispatch:
         self._failed_starts = self._bounces = 0
         self._idle_since: float | None = None  # tasks wait, and there is no worker
         self._closing = self._abandoned = self._killing = False
-        self._gate = threading.Lock()  # guards _closing, and that nothing is put when it is set
+        # Guards _closing, and that nothing is put when it is set.
+        self._gate = free_in_child(threading.Lock())
         self._touching = threading.Lock()  # guards the tasks of batches
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._deferred: deque[Callable[[], object]] = deque()

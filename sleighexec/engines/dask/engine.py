@@ -121,6 +121,8 @@ class DaskEngine(Losses):
     def kill(self, whom: Any) -> bool:
         batches: list[tuple[Batch, int]] = []
         found = False
+        if self.forked:
+            return found
         with self._touching:
             for batch in list(self._batches.values()):
                 position = batch.position(whom)
@@ -163,6 +165,8 @@ class DaskEngine(Losses):
         self._inbox.put(self._kill_all)
 
     def workers(self) -> list[WorkerInfo]:
+        if self.forked:
+            return []
         answers = self._cluster.run(remote.describe, self.name) if not self._ended.is_set() else {}
         found = []
         for member in self._members.all():
@@ -204,9 +208,8 @@ class DaskEngine(Losses):
             raise self._broken_error() from None
 
     def forget(self) -> None:
-        """In a forked child: let go of everything without a word to the others."""
+        """In a forked child: tell whoever asks. The server has let go of everything."""
         self.forked = True
-        self._house.server.forget()
 
     def _send_in(self, call: Callable[[], object] | None) -> None:
         with self._gate:

@@ -1,0 +1,37 @@
+"""Locks that a forked child finds free, whoever held them when it was forked.
+
+A child has one thread, a copy of the one that has forked. What the others held in the parent nobody
+would ever release there, and who asks for it would hang.
+
+What such a lock guards may be half changed in the child. That does no harm, since the child is to
+get no further than to the error that says whose all this is.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+
+from sleighexec.hints import Any, TypeVar
+
+L = TypeVar("L")
+
+_locks: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def free_in_child(lock: L) -> L:
+    """The same lock, which no forked child finds held by a thread that it does not have."""
+    _locks.add(lock)
+    return lock
+
+
+def _in_child() -> None:
+    for lock in list(_locks):
+        # What the one thread of the child holds itself, it is to release itself. Of a lock that is
+        # not reentrant nobody can tell who holds it.
+        if not (hasattr(lock, "_is_owned") and lock._is_owned()):
+            lock._at_fork_reinit()  # as the standard library does with its own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
