@@ -29,7 +29,7 @@ from sleighexec.access import embedded
 from sleighexec.connections import Connection
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
-from sleighexec.engines.exits import register, shut_down
+from sleighexec.engines.exits import is_too_late, register, shut_down
 from sleighexec.engines.lines import Line, Lines, Loan
 from sleighexec.engines.losses import Losses
 from sleighexec.engines.outcomes import deliver, hand_on
@@ -161,7 +161,8 @@ class BuiltinEngine(Losses):
         self._receptions: list[Reception] = []
         self._failed_starts = 0
         self._start_at = 0.0  # not before that time, after failed starts; 0: at once
-        self._closing = self._abandoned = self._killing = False
+        self._closing = is_too_late()
+        self._abandoned = self._killing = False
         self._ended = threading.Event()
         self._pids = threading.Condition(self.server.lock.inner)  # a worker got its pid, or ended
         register(self)

@@ -18,6 +18,21 @@ def register(engine: Any) -> None:
     _engines.add(engine)
 
 
+def hook_in() -> None:
+    """Have this file called when the interpreter ends, before what hooks itself in earlier."""
+    global _exiting
+    try:
+        # The standard library's own hook for executors: it runs before threads are joined at exit.
+        threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+    except RuntimeError:  # it ends already: an atexit handler makes the first executor of all
+        _exiting = True
+
+
+def is_too_late() -> bool:
+    """Whether the interpreter ends, so that no task is taken any more."""
+    return _exiting
+
+
 def shut_down() -> RuntimeError:
     """The error of who puts tasks too late."""
     what = "interpreter shutdown" if _exiting else "shutdown"
@@ -52,7 +67,6 @@ def _in_child() -> None:
     _engines.clear()
 
 
-# The standard library's own hook for executors: it runs before threads are joined at exit.
-threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
+hook_in()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)

@@ -166,6 +166,7 @@ class Hosts:
         """
         deadline = time.monotonic() + timeout + 1  # launchers see it first, and know more
         with self.server.lock:
+            self._check_open()
             self.server.start()
             agents = {each: self._start_agent(each) for each in self._places.remote()}
         absent = [host for host, agent in agents.items() if not agent.wait_settled(deadline)]

@@ -230,4 +230,4 @@ def _nothing() -> None:
 
 
 # Dask has brought in thread pools that end with the interpreter: what we do then must come before.
-threading._register_atexit(exits._at_exit)  # type: ignore[attr-defined]
+exits.hook_in()
