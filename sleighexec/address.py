@@ -19,7 +19,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from sleighexec.errors import AuthenticationError, ConnectError
 from sleighexec.hints import Any
@@ -100,9 +100,26 @@ def run_directory() -> Path:
     return path
 
 
+def parts_of(url: str) -> SplitResult:
+    """What the URL of a server consists of.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.port == 0:
+            raise ValueError("Port out of range 1-65535")
+    except ValueError as error:
+        raise ValueError(f"{url!r} is not the URL of a server: {error}") from None
+    if parts.scheme not in (UNIX, TCP, TLS):
+        raise ValueError(f"a server's URL begins with {TCP}://, {UNIX}:// or {TLS}://, not {url!r}")
+    return parts
+
+
 def connection_file(url: str) -> Path:
     """Where the connection file of the server with this URL is, or is to be."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     if parts.scheme == UNIX:
         return Path(parts.path).with_suffix(".json")
     host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
@@ -134,6 +151,7 @@ def find(url: str, role: int | None = None) -> Address:
     """The address of a running server of this user, by its URL or connection file.
 
     Raises:
+        ValueError: That is no URL of a server.
         ConnectError: There is no connection file, so there is no such server.
         AuthenticationError: Others can read the connection file; or it has no key for this role.
     """

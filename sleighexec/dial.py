@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sleighexec.address import TCP, TLS, UNIX, Address, find, remember, run_directory
+from sleighexec.address import TLS, UNIX, Address, find, remember, run_directory
 from sleighexec.client import SocketConnection
 from sleighexec.errors import ConnectError, ProtocolError
 from sleighexec.hints import Any
@@ -27,11 +27,10 @@ def connect(url: str, role: int = CLIENT) -> SocketConnection:
     Raises:
         AuthenticationError: One side does not hold the other's key.
         ConnectError: Nobody listens there, or it hung up.
+        ValueError: That is no URL of a server.
     """
     if url == "unix":
         url = f"{UNIX}://{run_directory() / 'server.sock'}"
-    if "://" in url and urlsplit(url).scheme not in (UNIX, TCP, TLS):
-        raise ValueError(f"a server's URL begins with {TCP}://, {UNIX}:// or {TLS}://, not {url!r}")
     address = find(url, role)
     sock, _ = reach(address, address.role or role)
     if "://" not in url and role == CLIENT:

@@ -57,6 +57,7 @@ class WorkspaceServer:
 
     Raises:
         OSError: The address is taken, or not of this machine; or the file cannot be used.
+        ValueError: That is no address; or `max_bytes` or `max_connections` is not at least 1.
         DamagedStoreError: The file is damaged elsewhere than at its end.
         WorkspaceFullError: There is more in it than `max_bytes`.
     """
@@ -70,6 +71,9 @@ class WorkspaceServer:
         store: str | None = None,
         sync: str = SECOND,
     ) -> None:
+        for name, most in (("max_bytes", max_bytes), ("max_connections", max_connections)):
+            if most is not None and not most >= 1:
+                raise ValueError(f"{name} must be at least 1, not {most}")
         self._store = None if store is None else FileStore(store, sync)
         try:
             self._begin(bind, max_bytes, max_connections)
@@ -170,14 +174,19 @@ def bound(bind: str, *, tls: bool = False) -> tuple[socket.socket, str]:
         return _bind_unix(run_directory() / "server.sock" if bind == "unix" else Path(bind))
     host, _, port = bind.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
-    if not (port or "0").isdigit():
+    if not (port or "0").isdecimal():
         raise ValueError(f'an address to listen at is "host:port", not {bind!r}')
+    if int(port or "0") > 65535:
+        raise ValueError(f"a port is a number from 0 to 65535: {bind!r}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, int(port or DEFAULT_PORT)))
         listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise type(error)(error.errno, f"cannot listen at {bind!r}: {error.strerror}") from error
     except BaseException:
         listener.close()
         raise

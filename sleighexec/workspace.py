@@ -78,6 +78,7 @@ class NwsServer:
     Raises:
         ConnectError: There is no server of this user.
         AuthenticationError: It has another key.
+        ValueError: That is no URL of a server, or no port.
 
     It can be pickled: into the tasks of the executor whose server it is; or anywhere if it has a
     URL: where it is unpickled it connects anew then, and is to be closed there too.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sleighexec import NetWorkSpace, NwsServer, WorkspaceServer, errors
+from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer, errors
 
 
 def sleighexec(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -130,3 +130,51 @@ def test_the_doctor_sees_a_run_directory_that_others_may_read(run_directory: Pat
     run = sleighexec("doctor")
     assert run.returncode == 1
     assert [line for line in run.stdout.splitlines() if line.startswith("FAIL run directory: ")]
+
+
+WRONG = {  # what is asked for, and what the one line about it says
+    "server --bind 127.0.0.1:99999": "a port is a number from 0 to 65535: '127.0.0.1:99999'",
+    "server --bind 127.0.0.1:²": "an address to listen at is \"host:port\", not '127.0.0.1:²'",
+    "server --bind nobody.invalid:0": "cannot listen at 'nobody.invalid:0': ",
+    "server --max-bytes -1": "max_bytes must be at least 1, not -1",
+    "server --max-bytes 0": "max_bytes must be at least 1, not 0",
+    "server --max-connections 0": "max_connections must be at least 1, not 0",
+    "worker sleigh+tls://host:99999": "'sleigh+tls://host:99999' is not the URL of a server: ",
+    "worker http://host:1": "a server's URL begins with ",
+    "status sleigh://127.0.0.1:99999": "'sleigh://127.0.0.1:99999' is not the URL of a server: ",
+    "status sleigh://[::1:5": "'sleigh://[::1:5' is not the URL of a server: ",
+    "monitor sleigh://127.0.0.1:0": "'sleigh://127.0.0.1:0' is not the URL of a server: ",
+    "ws --url sleigh://127.0.0.1:x list": "'sleigh://127.0.0.1:x' is not the URL of a server: ",
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_what_cannot_be_is_refused_in_one_line(run_directory: Path, command: str) -> None:
+    ended = sleighexec(*command.split())
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("sleighexec: ")
+    assert WRONG[command] in line
+    assert not list(run_directory.iterdir())
+
+
+def test_a_port_that_cannot_be_is_a_value_error(run_directory: Path) -> None:
+    for port in (99999, 0, -1):
+        with pytest.raises(ValueError, match=f"'sleigh://localhost:{port}' is not the URL"):
+            NwsServer(port=port)
+    with pytest.raises(ValueError, match="from 0 to 65535"):
+        WorkspaceServer("127.0.0.1:99999")
+    with SleighExecutor(1) as executor, pytest.raises(ValueError, match="from 0 to 65535"):
+        executor.listen("127.0.0.1:99999")
+
+
+@pytest.mark.parametrize("name", ["max_bytes", "max_connections"])
+@pytest.mark.parametrize("most", [0, -1])
+def test_a_limit_that_lets_nothing_in_is_refused(
+    run_directory: Path, tmp_path: Path, name: str, most: int
+) -> None:
+    file = tmp_path / "store"
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not {most}"):
+        WorkspaceServer(store=str(file), **{name: most})  # type: ignore[arg-type]
+    assert not file.exists()
