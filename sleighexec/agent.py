@@ -30,6 +30,7 @@ from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.child import Child, kill_group, oom_kills
 from sleighexec.depot import Depot
+from sleighexec.farewell import bid_farewell
 from sleighexec.hints import Any, NoReturn
 from sleighexec.journal import Journal
 from sleighexec.messages import (
@@ -451,4 +452,7 @@ def main(*, polite: bool = False) -> None:
     worker = agent.serve()
     if worker is None:
         os._exit(0)  # nothing of ours needs an orderly end, and that takes 10 ms
-    worker.run()
+    try:
+        worker.run()
+    finally:
+        bid_farewell()

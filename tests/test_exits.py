@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
+from sleighexec import SleighExecutor
 from tests.test_faults import run_script
 
 PATIENCE = 60  # seconds after which a program hangs
@@ -38,3 +42,66 @@ def test_an_executor_that_an_atexit_handler_makes_takes_nothing(before: str) -> 
         printed, complaints = program.communicate(timeout=PATIENCE)
     assert printed.splitlines() == [TOO_LATE] * 5
     assert (complaints, program.returncode) == ("", 0)
+
+
+LEFT = """
+    import atexit, multiprocessing, os, sys, threading, time
+    from concurrent.futures import ThreadPoolExecutor
+    from sleighexec import SleighExecutor
+
+    def leave():
+        atexit.register(print, "handled")
+        sys.stdout.write("written, ")
+        {left}
+
+    with SleighExecutor(1) as executor:
+        executor.submit(leave).result()
+    print("shut down", flush=True)
+"""
+NEVER_ENDS = {  # what a task leaves behind; it would hold up the end of the worker for ever
+    "a thread": 'threading.Thread(target=threading.Event().wait, name="left").start()',
+    "a thread that writes": (
+        'threading.Thread(target=lambda: [time.sleep(0.01) for _ in iter(int, 1)], name="left")'
+        ".start()"
+    ),
+    "a pool of threads": (
+        'ThreadPoolExecutor(1, thread_name_prefix="left").submit(threading.Event().wait)'
+    ),
+}
+
+
+@pytest.mark.parametrize("left", NEVER_ENDS)
+def test_a_thread_that_a_task_has_left_does_not_hold_up_the_end(left: str) -> None:
+    with run_script(LEFT.format(left=NEVER_ENDS[left])) as program:
+        printed, complaints = program.communicate(timeout=PATIENCE)
+    assert printed.splitlines() == ["written, handled", "shut down"]
+    assert "threads that tasks have left: left" in complaints
+    assert program.returncode == 0
+
+
+def test_a_process_of_multiprocessing_that_a_task_has_left_does_not_hold_up_the_end() -> None:
+    left = 'multiprocessing.get_context("fork").Process(target=time.sleep, args=(999,)).start()'
+    with run_script(LEFT.format(left=left)) as program:
+        printed, _ = program.communicate(timeout=PATIENCE)
+    assert printed.splitlines() == ["written, handled", "shut down"]
+    assert program.returncode == 0
+
+
+def test_a_thread_that_a_task_has_left_can_finish_what_takes_a_moment() -> None:
+    left = (
+        "threading.Thread(target=lambda: (time.sleep(0.3), print('all of it', flush=True))).start()"
+    )
+    with run_script(LEFT.format(left=left)) as program:
+        printed, complaints = program.communicate(timeout=PATIENCE)
+    assert printed.splitlines() == ["written, all of it", "handled", "shut down"]
+    assert (complaints, program.returncode) == ("", 0)
+
+
+def test_a_worker_that_is_replaced_does_not_keep_its_rank_for_a_thread() -> None:
+    def leave() -> int:
+        threading.Thread(target=threading.Event().wait).start()
+        return os.getpid()
+
+    with SleighExecutor(1, max_tasks_per_child=1, output="capture") as executor:
+        pids = [executor.submit(leave).result(PATIENCE) for _ in range(2)]
+    assert len(set(pids)) == 2

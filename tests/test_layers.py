@@ -71,6 +71,7 @@ LADDER = [
     "repeats",
     "newborn",
     "child",
+    "farewell",
     "agent",
     "outpost",
     "join",
