@@ -78,7 +78,9 @@ class Arrivals:
         try:
             left = -1.0 if deadline is None else max(deadline - time.monotonic(), 0)
             if not there.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
-                raise TimeoutError(f"{count - len(self.arrived)} calls have not ended in time")
+                total = len(self.all)
+                left_over = total - len(self.arrived)
+                raise TimeoutError(f"{left_over} of {total} calls have not ended in time")
         finally:
             self._remove(waiter)
 

@@ -322,6 +322,25 @@ def test_a_pending_is_a_sequence_of_futures(three: SleighExecutor) -> None:
     assert pending.progress() == (5, 5, 0)
 
 
+def test_who_waits_too_short_is_told_how_many_of_how_many_are_outstanding(
+    three: SleighExecutor, tmp_path: Path
+) -> None:
+    def work(number: int) -> int:
+        while number and not (tmp_path / "go").exists():
+            time.sleep(0.01)
+        return number
+
+    pending = three.eachElem(work, range(4), blocking=False)
+    wait_for(lambda: pending.check() == 3, "the first call ends")
+    completed = pending.as_completed(timeout=0.1)
+    assert next(completed) is pending[0]
+    for late in (lambda: next(completed), lambda: pending.wait(0.1)):
+        with pytest.raises(FuturesTimeoutError, match="3 of 4 calls have not ended in time"):
+            late()
+    (tmp_path / "go").touch()
+    assert pending.wait(PATIENCE) == list(range(4))
+
+
 def test_check_counts_down_and_wait_has_a_timeout(three: SleighExecutor) -> None:
     ws = three.workspace
     pending = three.eachElem(
