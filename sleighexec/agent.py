@@ -327,7 +327,7 @@ class Agent:
         if self._forked > CPUS and setup["cloudpickle"]:
             # The first ones load it, if they need it, all at the same time: later ones would queue.
             with contextlib.suppress(ImportError):  # it is where only the client's sys.path leads
-                pickling.cloudpickle_module()
+                pickling.byvalue()
                 import sleighexec.records  # noqa: F401 - which a worker needs where logging is there
         if setup["depot"]:
             with contextlib.suppress(OSError, AttributeError):  # only Linux has such memory

@@ -13,6 +13,7 @@ by what the client never touched, and what the client changed arrives.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pickle
 import sys
@@ -24,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable
 from sleighexec import payload as pickling
 from sleighexec import raised
 from sleighexec.forks import free_in_child
-from sleighexec.hints import Any
+from sleighexec.hints import Any, TypeGuard
 from sleighexec.messages import Payload
 from sleighexec.payload import SHARED
 
@@ -62,6 +63,7 @@ CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws"
 
 _MISSING = object()
 _SYS_PATH = (0, "sys.path")  # the namespace key under which the caller's sys.path travels
+_DEFINABLE = frozenset({types.BuiltinFunctionType, type, functools._lru_cache_wrapper})
 _STABLE = frozenset({*pickling.SIMPLE, types.ModuleType, types.BuiltinFunctionType})
 
 
@@ -134,7 +136,7 @@ class _Global:
         stable: bool,  # the same object cannot mean something else later
         print_: bytes,
         sent: GlobalValue,
-        inner: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]],
+        inner: pickling.Needed,
     ) -> None:
         self.value, self.stable, self.print_ = value, stable, print_
         self.sent, self.inner = sent, inner
@@ -195,7 +197,7 @@ class FunctionTable:
         """
         kind = type(function)
         if kind is not types.FunctionType:
-            if kind is not types.BuiltinFunctionType and kind is not type:
+            if kind not in _DEFINABLE:
                 return None
         elif function.__closure__ is not None:
             return None
@@ -276,9 +278,10 @@ class FunctionTable:
     def _define(self, function: Any, entry: _Entry | None) -> Definition | None:
         if pickling.travels_by_name(function):
             payload = pickling.dumps(function)
-            needed: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]] = {}
+            needed: pickling.Needed = {}
         else:
-            if not isinstance(function, types.FunctionType) or not _is_plain(function):
+            inner = function.__wrapped__ if _is_cached(function) else function
+            if not isinstance(inner, types.FunctionType) or not _is_plain(inner):
                 return None
             payload, needed, _ = pickling.dump_call(function, self._namespace_of)
         watched = self._values_of(needed)
@@ -295,9 +298,7 @@ class FunctionTable:
         self._entries[function] = _Entry(definition, fingerprint, watched)
         return definition
 
-    def _values_of(
-        self, needed: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]]
-    ) -> list[tuple[dict[str, Any], str, _Global]]:
+    def _values_of(self, needed: pickling.Needed) -> list[tuple[dict[str, Any], str, _Global]]:
         """The present values of globals, and of those that they need in turn."""
         found = []
         todo, seen = list(needed.items()), set(needed)
@@ -320,12 +321,17 @@ class FunctionTable:
         if known is not None and known.stable and known.value is value:
             return known
         try:
-            payload = pickling.dumps_named(value)
-            inner: dict[tuple[pickling.NamespaceKey, str], dict[str, Any]] = {}
+            payload, stable = pickling.dumps_named(value), _is_stable(value)
+            inner: pickling.Needed = {}
             if payload is None:
-                payload, inner, _ = pickling.dump_call(value, self._namespace_of)
+                payload, inner, alone = pickling.dump_global(name, value, self._namespace_of)
+                stable = stable or alone
         except Exception as error:
-            raised.add_note(error, f"while pickling the global variable {name!r} of {key[1]}")
+            raised.add_note(
+                error,
+                f"while pickling the global variable {name!r} of {key[1]}; what cannot be pickled "
+                "can be made in each worker, by an initializer or the function itself",
+            )
             raise
         inner.pop((key, name), None)
         fingerprint = _fingerprint(payload)
@@ -333,7 +339,7 @@ class FunctionTable:
             sent = known.sent
         else:
             sent = GlobalValue(key, name, next(self._versions), constant(payload))
-        known = _Global(value, _is_stable(value), fingerprint, sent, inner)
+        known = _Global(value, stable, fingerprint, sent, inner)
         self._globals[key, name] = known
         return known
 
@@ -543,19 +549,30 @@ def carried(payload: Payload) -> tuple[Any, list[Any]]:
 
 def _is_plain(function: types.FunctionType) -> bool:
     """Whether the function is its code and its globals, with nothing of its own that can change."""
-    return not function.__dict__ and not function.__kwdefaults__ and _all_simple(function)
+    return (
+        function.__closure__ is None
+        and not function.__dict__
+        and not function.__kwdefaults__
+        and _all_simple(function)
+    )
 
 
 def _all_simple(function: types.FunctionType) -> bool:
     return all(type(value) in pickling.SIMPLE for value in function.__defaults__ or ())
 
 
+def _is_cached(value: object) -> TypeGuard[functools._lru_cache_wrapper[Any]]:
+    return type(value) is functools._lru_cache_wrapper and hasattr(value, "__wrapped__")
+
+
 def _is_stable(value: object) -> bool:
     kind = type(value)
     if kind in _STABLE:
         return True
+    if _is_cached(value):
+        return pickling.travels_by_name(value) or _is_stable(value.__wrapped__)
     if isinstance(value, types.FunctionType):
-        return pickling.travels_by_name(value) or (value.__closure__ is None and _is_plain(value))
+        return pickling.travels_by_name(value) or _is_plain(value)
     return isinstance(value, type) and pickling.travels_by_name(value)
 
 

@@ -4,9 +4,9 @@
     client ◀─ outcomes ─ worker    dumps(); errors: raised.py
     anybody ── values ──▶ space    dumps(), loads()
 
-Plain pickle does what it can, and cloudpickle the rest: lambdas, closures, and whatever functions
-and classes of `__main__` are in. Buffers of 64 KiB and more stay outside the pickle (protocol 5)
-and travel untouched.
+Plain pickle does what it can, and cloudpickle the rest, with what it lacks (byvalue.py): lambdas,
+closures, and whatever functions and classes of `__main__` are in. Buffers of 64 KiB and more stay
+outside the pickle (protocol 5) and travel untouched.
 
 By-value functions of one module share **one namespace for the life of a worker**: `CallPickler`
 sends a function's code with a reference to that namespace, and the globals that it names apart
@@ -73,7 +73,7 @@ def dumps(value: object) -> Payload:
     """
     if type(value) in SIMPLE:
         return Payload(pickle.dumps(value, PROTOCOL))
-    return dumps_named(value) or dump_with(cloudpickle_module().Pickler, value)
+    return dumps_named(value) or dump_with(byvalue().Pickler, value)
 
 
 def dumps_named(value: object) -> Payload | None:
@@ -156,8 +156,9 @@ class _Outside:
 
 def dumps_whole(value: object) -> bytes:
     """The object as one pickle, with its big buffers in it."""
-    pickled: bytes = cloudpickle_module().dumps(value, PROTOCOL)
-    return pickled
+    with io.BytesIO() as file:
+        byvalue().Pickler(file, PROTOCOL).dump(value)
+        return file.getvalue()
 
 
 def loads(payload: Payload) -> Any:
@@ -220,17 +221,17 @@ def carried(data: Any) -> Any:
     return pickle.PickleBuffer(data) if len(data) >= OUT_OF_BAND else data
 
 
-_cloudpickle_module: Any = None
+_byvalue: Any = None
 
 
-def cloudpickle_module() -> Any:
-    """The cloudpickle module, imported when first needed: it takes longer than all of ours."""
-    global _cloudpickle_module
-    if _cloudpickle_module is None:
-        import cloudpickle.cloudpickle
+def byvalue() -> Any:
+    """The module byvalue, imported when first needed: it brings in cloudpickle."""
+    global _byvalue
+    if _byvalue is None:
+        from sleighexec import byvalue as module
 
-        _cloudpickle_module = cloudpickle.cloudpickle
-    return _cloudpickle_module
+        _byvalue = module
+    return _byvalue
 
 
 def travels_by_name(function: Any) -> bool:
@@ -241,7 +242,7 @@ def travels_by_name(function: Any) -> bool:
     if module in (None, "__main__"):
         return False
     if _any_by_value():
-        return bool(cloudpickle_module()._should_pickle_by_reference(function))
+        return bool(byvalue().goes_by_name(function))
     found: Any = sys.modules.get(module)
     for name in function.__qualname__.split("."):
         found = getattr(found, name, None)
@@ -273,23 +274,54 @@ class Shared:
         return f"<Shared {type(self.value).__name__}>"
 
 
+Needed = dict[tuple[NamespaceKey, str], dict[str, Any]]  # globals, and where they are now
+
+
 def dump_call(
-    value: object, namespace_of: Callable[[dict[str, Any]], NamespaceKey]
-) -> tuple[Payload, dict[tuple[NamespaceKey, str], dict[str, Any]], list[Any]]:
+    value: object,
+    namespace_of: Callable[[dict[str, Any]], NamespaceKey],
+    *,
+    of_global: bool = False,
+) -> tuple[Payload, Needed, list[Any]]:
     """A payload for a worker, the globals that its by-value functions need there, and all that
     the Shared handles in it need.
 
-    `namespace_of` gives the key of the namespace that stands for a `__globals__` dict.
+    `namespace_of` gives the key of the namespace that stands for a `__globals__` dict. `of_global`:
+    the worker makes its own of what each process has for itself (fresh.py).
     """
-    needed: dict[tuple[NamespaceKey, str], dict[str, Any]] = {}
+    needed: Needed = {}
     shared: list[Any] = []
 
     def pickler(*args: Any, **kwargs: Any) -> Any:
         made = _call_pickler()(*args, **kwargs)
         made.namespace_of, made.needed, made.shared = namespace_of, needed, shared
+        made.of_global = of_global
         return made
 
     return dump_with(pickler, value), needed, shared
+
+
+def dump_global(
+    name: str, value: object, namespace_of: Callable[[dict[str, Any]], NamespaceKey]
+) -> tuple[Payload, Needed, bool]:
+    """The same for what a global variable has, and whether that is all that it can ever mean.
+
+    What the script has from a module by `from module import name` is taken from there again where
+    it cannot be pickled: it is one object with what the functions of the module see.
+    """
+    own = byvalue().own(value)
+    error = None
+    if own is value:
+        try:
+            return *dump_call(value, namespace_of, of_global=True)[:2], False
+        except Exception as problem:
+            error = problem
+    home = byvalue().home_of(name, value)
+    if home is not None:
+        own = byvalue().Imported(home, name)
+    elif error is not None:
+        raise error
+    return *dump_call(own, namespace_of)[:2], True
 
 
 _call_pickler_class: Any = None
@@ -299,7 +331,7 @@ def _call_pickler() -> Any:
     """`CallPickler`, made when first needed, since its base class is cloudpickle's."""
     global _call_pickler_class
     if _call_pickler_class is None:
-        module = cloudpickle_module()
+        module = byvalue()
 
         class CallPickler(module.Pickler):  # type: ignore[misc, name-defined]
             """Pickles by-value functions without their globals, which travel apart."""
@@ -308,13 +340,16 @@ def _call_pickler() -> Any:
                 {types.CodeType: _reduce_code}, module.Pickler.dispatch_table
             )
             namespace_of: Callable[[dict[str, Any]], NamespaceKey]
-            needed: dict[tuple[NamespaceKey, str], dict[str, Any]]
+            needed: Needed
             shared: list[Any]
+            of_global: bool
 
             def reducer_override(self, value: Any) -> Any:
                 if type(value) is Shared:
                     self.shared += value._needs
                     return shared_value, (value._needs[-1].name,)
+                if self.of_global and (own := module.own(value)) is not value:
+                    return own.__reduce__()
                 return super().reducer_override(value)
 
             def _dynamic_function_reduce(self, function: types.FunctionType) -> Any:
@@ -322,7 +357,7 @@ def _call_pickler() -> Any:
                 make, (code, basics, *newargs), (state, slots), *rest = made
                 key = self.namespace_of(function.__globals__)
                 # Also names that have no value yet: they may get one before the next call.
-                for name in module._extract_code_globals(function.__code__):
+                for name in module.names_of_globals(function.__code__):
                     self.needed[key, name] = function.__globals__
                 slots["__globals__"] = {}
                 return (
@@ -338,7 +373,7 @@ def _call_pickler() -> Any:
 
 def _reduce_code(code: types.CodeType) -> Any:
     """Code with the name of its file, by which tracebacks show the source: cloudpickle drops it."""
-    _, parts = cloudpickle_module()._code_reduce(code)
+    _, parts = byvalue().parts_of_code(code)
     # A copy: whether the text is one object with others must not show in the pickle.
     return _code_of_file, ("".join(list(code.co_filename)), parts)
 

@@ -125,7 +125,7 @@ def _dump_own(error: BaseException, *, chain: bool) -> tuple[str, Any]:
     if _is_group(error):
         try:
             state = (type(error), error.message, error.__dict__)  # type: ignore[attr-defined]
-            blob = pickling.dump_with(pickling.cloudpickle_module().Pickler, state).head
+            blob = pickling.dump_with(pickling.byvalue().Pickler, state).head
             pickling.loads_small(blob)
             return "group", blob
         except BaseException:  # whatever user code raises here, the text below is safe
@@ -161,7 +161,7 @@ def _error_pickler(error: BaseException, *, plain: bool) -> Any:
     Dask has tblib make exceptions anew without their __init__: they lack what that has set, such
     as the file name of an OSError.
     """
-    usual: Any = pickle.Pickler if plain else pickling.cloudpickle_module().Pickler
+    usual: Any = pickle.Pickler if plain else pickling.byvalue().Pickler
     if not _is_tblibs(copyreg.dispatch_table.get(type(error))):
         return usual
     others = {k: v for k, v in copyreg.dispatch_table.items() if not _is_tblibs(v)}

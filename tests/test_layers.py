@@ -29,6 +29,8 @@ LADDER = [
     "logfile",
     "store",
     "session",
+    "fresh",
+    "byvalue",
     "payload",
     "raised",
     "functions",
