@@ -20,10 +20,9 @@ from collections.abc import Callable
 
 from cloudpickle import cloudpickle
 
-from sleighexec.fresh import UNMARKED, own, own_ones
+from sleighexec.fresh import UNMARKED, own_ones
+from sleighexec.fresh import own as own
 from sleighexec.hints import Any
-
-__all__ = ["Imported", "Pickler", "goes_by_name", "home_of", "own"]
 
 names_of_globals = cloudpickle._extract_code_globals
 parts_of_code = cloudpickle._code_reduce
@@ -66,7 +65,7 @@ def home_of(name: str, value: object) -> str | None:
             getattr(module, "__dict__", {}).get(name) is value
             and module.__dict__.get("__spec__") is not None  # or no file is behind it
             and module_name not in ("__main__", "__mp_main__")
-            and not cloudpickle._is_registered_pickle_by_value(module_name)
+            and not cloudpickle._is_registered_pickle_by_value(module)
         ):
             return module_name
     return None
@@ -88,8 +87,9 @@ def _imported(module: str, name: str) -> Any:
 
 # ------------------------------------------------------------------ classes
 
-# Classes, and functions with caches, that came from another process; all others are at home here.
-_foreign: weakref.WeakSet[Any] = weakref.WeakSet()
+# Classes, and functions with caches, that came from another process, and whether they are complete;
+# all others are at home here.
+_foreign: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 
 
 def _reduce_class(cls: type) -> Any:
@@ -108,7 +108,8 @@ def _reduce_class(cls: type) -> Any:
         if typing.NamedTuple not in cls.__dict__.get("__orig_bases__", ()):
             args[3]["__slots__"] = _slots_of(cls)
         attributes = {k: v for k, v in attributes.items() if not _is_slot(cls, v)}
-    return _make_class, (make, args), own_ones(attributes), None, None, _set_attributes
+    state = own_ones(attributes), cls not in _foreign
+    return _make_class, (make, args), state, None, None, _set_attributes
 
 
 def _is_slot(cls: type, attribute: Any) -> bool:
@@ -127,18 +128,21 @@ def _make_class(make: Callable[..., type], args: tuple[Any, ...]) -> type:
     if known is not None:
         return known
     made = make(*args)
-    _foreign.add(made)
+    _foreign[made] = False
     return made
 
 
-def _set_attributes(cls: type, attributes: dict[str, Any]) -> None:
-    """What a class has travels from where it is at home, and never back."""
-    if cls not in _foreign:
+def _set_attributes(cls: type, state: tuple[dict[str, Any], bool]) -> None:
+    """Only where a class is at home it can become another one: what others say comes second."""
+    attributes, from_home = state
+    complete = _foreign.get(cls)
+    if complete is None or (complete and not from_home):
         return
     for name in [name for name, value in attributes.items() if isinstance(value, UNMARKED)]:
         if name in cls.__dict__:  # this process has its own by now
             del attributes[name]
     cloudpickle._class_setstate(cls, (attributes, {}))
+    _foreign[cls] = True
 
 
 # ------------------------------------------------------------------ functools
@@ -148,11 +152,11 @@ def _reduce_cached(cached: Any) -> Any:
     if goes_by_name(cached):
         return NotImplemented
     function, parameters = cached.__wrapped__, cached.cache_parameters()
-    own = {k: v for k, v in vars(cached).items() if k not in ("__wrapped__", "cache_parameters")}
+    state = {k: v for k, v in vars(cached).items() if k not in ("__wrapped__", "cache_parameters")}
     # A closure is taken as it is at each call, and so is a cache of what it returns.
     free = getattr(getattr(function, "__code__", None), "co_freevars", ())
     mark = cloudpickle._get_or_create_tracker_id(cached) if set(free) <= {"__class__"} else None
-    return _make_cached, (function, parameters, mark), own, None, None, _set_cached
+    return _make_cached, (function, parameters, mark), state, None, None, _set_cached
 
 
 def _make_cached(function: Any, parameters: dict[str, Any], mark: str | None) -> Any:
@@ -160,7 +164,7 @@ def _make_cached(function: Any, parameters: dict[str, Any], mark: str | None) ->
     if known is not None:
         return known
     made = functools.lru_cache(**parameters)(function)
-    _foreign.add(made)
+    _foreign[made] = False
     return made if mark is None else cloudpickle._lookup_class_or_track(mark, made)
 
 
@@ -175,9 +179,9 @@ _DISPATCHER_PARTS = ("register", "dispatch", "registry", "_clear_cache", "__wrap
 
 
 def _reduce_dispatcher(function: Any) -> Any:
-    own = {k: v for k, v in vars(function).items() if k not in _DISPATCHER_PARTS}
     names = {k: getattr(function, k) for k in functools.WRAPPER_ASSIGNMENTS if hasattr(function, k)}
-    state = dict(function.registry), {**names, **own}
+    others = {k: v for k, v in vars(function).items() if k not in _DISPATCHER_PARTS}
+    state = dict(function.registry), {**names, **others}
     return functools.singledispatch, (function.__wrapped__,), state, None, None, _set_dispatched
 
 
@@ -190,8 +194,8 @@ def _set_dispatched(function: Any, state: tuple[dict[type, Any], dict[str, Any]]
 
 
 def _reduce_cached_property(value: Any) -> Any:
-    own = {k: v for k, v in vars(value).items() if k != "lock"}
-    return functools.cached_property, (value.func,), own
+    state = {k: v for k, v in vars(value).items() if k != "lock"}
+    return functools.cached_property, (value.func,), state
 
 
 _REDUCERS: dict[type, Callable[[Any], Any]] = {

@@ -40,6 +40,8 @@ def own(value: Any) -> Any:
 
 def own_ones(values: dict[str, Any]) -> dict[str, Any]:
     """The same, for variables or attributes."""
+    if FRESH.keys().isdisjoint(map(type, values.values())):
+        return values  # nearly always
     return {name: own(value) for name, value in values.items()}
 
 

@@ -5,32 +5,11 @@ Each test is a small program of its own, since what it is about is its `__main__
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
-
-def run(source: str, tmp_path: Path, how: str = "file") -> list[str]:
-    """The lines that a program prints; it must end well and say nothing else."""
-    source = textwrap.dedent(source)
-    script = tmp_path / "script.py"
-    script.write_text(source)
-    command = {"file": [str(script)], "-c": ["-c", source], "stdin": ["-"]}[how]
-    done = subprocess.run(
-        [sys.executable, *command],
-        input=source if how == "stdin" else "",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout.splitlines()
-
+from tests.scripts import run
 
 CUBES = """
     from sleighexec import SleighExecutor
