@@ -198,7 +198,13 @@ def _reduce_cached_property(value: Any) -> Any:
     return functools.cached_property, (value.func,), state
 
 
+def _reduce_dispatcher_method(value: Any) -> Any:
+    # Python 3.13 has weak references in it besides.
+    return functools.singledispatchmethod, (value.func,), {"dispatcher": value.dispatcher}
+
+
 _REDUCERS: dict[type, Callable[[Any], Any]] = {
     functools._lru_cache_wrapper: _reduce_cached,
     functools.cached_property: _reduce_cached_property,
+    functools.singledispatchmethod: _reduce_dispatcher_method,
 }

@@ -362,13 +362,14 @@ def test_generic_functions_have_all_their_functions(tmp_path: Path) -> None:
             @kind.register(str)
             @classmethod
             def _(cls, x): return cls.__name__
+        def of_kinds(x): return Kinds().kind(x)
         if __name__ == "__main__":
             with SleighExecutor(1) as ex:
                 print(*list(ex.map(kind, [1, [], Derived(), None])))
                 print(*list(ex.map(through, [1, [], Derived()])))
                 kind.register(float, lambda x: "later")
                 print(ex.submit(through, 1.5).result())
-                print(*list(ex.map(Kinds().kind, [1, "", None])))
+                print(*list(ex.map(of_kinds, [1, "", None])))
         """,
         tmp_path,
     )
