@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import pickle
 import sys
 import types
 import typing
@@ -143,6 +144,19 @@ def _set_attributes(cls: type, state: tuple[dict[str, Any], bool]) -> None:
             del attributes[name]
     cloudpickle._class_setstate(cls, (attributes, {}))
     _foreign[cls] = True
+
+
+def reduce_with_own(value: Any) -> Any:
+    """How to make an object again, where the locks and their kind that it has are made there."""
+    made = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    if isinstance(made, str) or len(made) < 3:
+        return made
+    make, args, state, *rest = made
+    if type(state) is dict:
+        state = own_ones(state)
+    elif type(state) is tuple:  # attributes, and slots
+        state = tuple([own_ones(part) if type(part) is dict else part for part in state])
+    return make, args, state, *rest
 
 
 # ------------------------------------------------------------------ functools

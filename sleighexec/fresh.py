@@ -1,13 +1,15 @@
 """What a process has for itself: locks, queues, context variables, weak dictionaries.
 
 A worker of `ProcessPoolExecutor` that imports the script makes these anew. They cannot be pickled,
-so that as arguments and results they are refused; but where they are the script's own, in global
-variables of its functions and as attributes of its classes, a worker makes one of the same kind:
+so that as arguments and results they are refused; but where they are the script's own, as global
+variables of its functions and as attributes of its classes, or of a global object of such a class,
+a worker makes one of the same kind:
 
     Fresh(lock) ─▶ its mark, what makes another ─▶ fresh(): one for each mark and process
 
 Not here: what can be pickled (a WeakSet travels as what is in it), and what would be something else
-if it were made again: files, sockets, generators, locks of multiprocessing.
+if it were made again: files, generators, locks of multiprocessing, and the locks of what comes from
+elsewhere: a Future that is copied, lock and all, would never be done.
 """
 
 from __future__ import annotations

@@ -287,7 +287,7 @@ def dump_call(
     the Shared handles in it need.
 
     `namespace_of` gives the key of the namespace that stands for a `__globals__` dict. `of_global`:
-    the worker makes its own of what each process has for itself (fresh.py).
+    objects of the script's classes get their own locks and queues in the worker (fresh.py).
     """
     needed: Needed = {}
     shared: list[Any] = []
@@ -309,19 +309,17 @@ def dump_global(
     What the script has from a module by `from module import name` is taken from there again where
     it cannot be pickled: it is one object with what the functions of the module see.
     """
-    own = byvalue().own(value)
-    error = None
+    module = byvalue()
+    own = module.own(value)
     if own is value:
         try:
-            return *dump_call(value, namespace_of, of_global=True)[:2], False
-        except Exception as problem:
-            error = problem
-    home = byvalue().home_of(name, value)
+            return *dump_call(value, namespace_of)[:2], False
+        except Exception:  # it is raised again, if nothing else helps
+            pass
+    home = module.home_of(name, value)
     if home is not None:
-        own = byvalue().Imported(home, name)
-    elif error is not None:
-        raise error
-    return *dump_call(own, namespace_of)[:2], True
+        return dumps(module.Imported(home, name)), {}, True
+    return *dump_call(own, namespace_of, of_global=True)[:2], own is not value
 
 
 _call_pickler_class: Any = None
@@ -348,9 +346,14 @@ def _call_pickler() -> Any:
                 if type(value) is Shared:
                     self.shared += value._needs
                     return shared_value, (value._needs[-1].name,)
-                if self.of_global and (own := module.own(value)) is not value:
-                    return own.__reduce__()
+                if self.of_global and type(value).__module__ == "__main__":
+                    return self._reduce_with_own(value)
                 return super().reducer_override(value)
+
+            def _reduce_with_own(self, value: Any) -> Any:
+                made = super().reducer_override(value)
+                known = made is not NotImplemented or type(value) in self.dispatch_table
+                return made if known else module.reduce_with_own(value)
 
             def _dynamic_function_reduce(self, function: types.FunctionType) -> Any:
                 made = super()._dynamic_function_reduce(function)
