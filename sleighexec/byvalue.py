@@ -10,8 +10,10 @@ Imported only when something travels by value: cloudpickle takes longer to impor
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import io
 import pickle
 import sys
 import types
@@ -32,6 +34,8 @@ parts_of_code = cloudpickle._code_reduce
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """cloudpickle's pickler, and what it does not do."""
 
+    whole = False  # classes that came from another process as if they were at home here
+
     def reducer_override(self, value: Any) -> Any:
         """How to make this again; NotImplemented: as the plain pickle has it."""
         kind = type(value)
@@ -39,7 +43,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if reduce is not None:
             return reduce(value)
         if issubclass(kind, type):
-            return _reduce_class(value)
+            return _reduce_class(value) if self.whole else _reduce_known_class(value)
         if isinstance(value, types.FunctionType):
             if value.__code__ is _DISPATCHER and not goes_by_name(value):
                 return _reduce_dispatcher(value)
@@ -111,6 +115,34 @@ def _reduce_class(cls: type) -> Any:
         attributes = {k: v for k, v in attributes.items() if not _is_slot(cls, v)}
     state = own_ones(attributes), cls not in _foreign
     return _make_class, (make, args), state, None, None, _set_attributes
+
+
+def _reduce_known_class(cls: type) -> Any:
+    """How a class goes back: as the one that is known there, with a copy for those who lack it.
+
+    The methods may use what this process has made in its globals, and that cannot be pickled; it
+    would do nothing at home.
+    """
+    if not _foreign.get(cls):
+        return _reduce_class(cls)
+    mark, copy = cloudpickle._get_or_create_tracker_id(cls), None
+    with contextlib.suppress(Exception), io.BytesIO() as file:
+        pickler = Pickler(file, pickle.HIGHEST_PROTOCOL)
+        pickler.whole = True
+        pickler.dump(cls)
+        copy = file.getvalue()
+    return _known_class, (mark, cls.__qualname__, copy)
+
+
+def _known_class(mark: str, name: str, copy: bytes | None) -> Any:
+    known = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(mark)
+    if known is not None:
+        return known
+    if copy is None:
+        raise pickle.UnpicklingError(
+            f"the class {name} is not known here, and could not be pickled where it comes from"
+        )
+    return pickle.loads(copy)
 
 
 def _is_slot(cls: type, attribute: Any) -> bool:

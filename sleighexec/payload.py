@@ -337,6 +337,7 @@ def _call_pickler() -> Any:
             dispatch_table: ClassVar[Any] = ChainMap(
                 {types.CodeType: _reduce_code}, module.Pickler.dispatch_table
             )
+            whole = True
             namespace_of: Callable[[dict[str, Any]], NamespaceKey]
             needed: Needed
             shared: list[Any]

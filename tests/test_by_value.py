@@ -177,6 +177,52 @@ def test_what_comes_back_does_not_change_the_class(tmp_path: Path) -> None:
     assert lines == ["7 7 0", "True"]
 
 
+def test_what_a_worker_has_made_for_a_class_does_not_hinder_a_result(tmp_path: Path) -> None:
+    lines = run(
+        """
+        import sqlite3, threading
+        from sleighexec import SleighExecutor
+        class Counter:
+            def __init__(self): self.lock = threading.Lock()
+        connection, counter = None, Counter()
+        class Thing:
+            cursor = None
+            def use(self):
+                with counter.lock:
+                    return connection.execute("SELECT 1").fetchone()
+        def connect():
+            global connection
+            connection = sqlite3.connect(":memory:")
+            Thing.cursor = connection.cursor()
+        def make(): return Thing(), Thing().use()
+        if __name__ == "__main__":
+            with SleighExecutor(1, initializer=connect) as ex:
+                thing, used = ex.submit(make).result()
+                print(type(thing) is Thing, used, thing.cursor)
+        """,
+        tmp_path,
+    )
+    assert lines == ["True (1,) None"]
+
+
+def test_a_class_that_only_a_worker_knows_reaches_another(tmp_path: Path) -> None:
+    lines = run(
+        """
+        from sleighexec import SleighExecutor, current_worker
+        class Thing:
+            def get(self): return 5
+        def put(thing): current_worker().workspace.store("thing", thing)
+        def take(): return current_worker().workspace.fetch("thing").get()
+        if __name__ == "__main__":
+            with SleighExecutor(1, max_tasks_per_child=1) as ex:
+                ex.submit(put, Thing()).result()
+                print(ex.submit(take).result())
+        """,
+        tmp_path,
+    )
+    assert lines == ["5"]
+
+
 def test_a_method_that_the_caller_has_replaced_arrives(tmp_path: Path) -> None:
     lines = run(
         """
