@@ -182,6 +182,7 @@ def test_a_server_that_dies_leaves_a_word_about_what_is_not_known(run_directory:
         ws = server.useWs("test")
         ws.store("x", 0)
         process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)  # until it stands still
         for number in range(7):
             ws.store("x", number, wait=False)
         process.kill()
