@@ -83,6 +83,7 @@ class AtDelete:
 
 
 def hold(way: Any) -> None:
+    gc.disable()  # it is to stay until somebody collects it
     AtDelete(way)
 
 
@@ -92,6 +93,7 @@ def hold_and_collect(way: Any) -> None:
 
 
 def give_at_delete(way: Any) -> str:
+    gc.disable()
     AtDelete(way)
     return "x" * 200_000
 
