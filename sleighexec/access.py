@@ -38,6 +38,7 @@ from sleighexec.messages import (
     Reply,
     Request,
     Settle,
+    Store,
     Values,
 )
 
@@ -63,11 +64,11 @@ class Connection(Protocol):
         `again`: the error of an earlier try of this store.
         """
 
-    def call_ahead(self, request: Request) -> Failed | None:
-        """Send a request whose reply nobody waits for; what an earlier one was refused with."""
+    def call_ahead(self, request: Store) -> Failed | None:
+        """Store without waiting for the reply; what an earlier one there was refused with."""
 
-    def flush(self, seconds: float | None = None) -> Failed | None:
-        """Wait until all such requests are done; what one was refused with."""
+    def flush(self, workspace: int | None, seconds: float | None = None) -> Failed | None:
+        """Wait until such stores into one workspace, or all, are done; a refusal among them."""
 
     def close(self) -> None:
         """Leave: blocked calls end, what was owned is deleted. Closing twice is allowed."""
@@ -92,14 +93,14 @@ def ask(
     return reply
 
 
-def flush(connection: Connection, seconds: float | None = None) -> None:
-    """Wait until all is done that nobody has waited for.
+def flush(connection: Connection, workspace: int | None, seconds: float | None = None) -> None:
+    """Wait until all is stored there, or anywhere, that nobody has waited for.
 
     Raises:
         OperationError: The server has said no to some of it; this is the first.
         ConnectionLostError: The server went away, or did not answer in time.
     """
-    if failed := connection.flush(seconds):
+    if failed := connection.flush(workspace, seconds):
         raise refusal(failed)
 
 
@@ -119,18 +120,18 @@ class Access:
         """See the function of this name."""
         return ask(self._connection, request, again)
 
-    def send(self, request: Request) -> None:
-        """Have something done without waiting for it.
+    def send(self, request: Store) -> None:
+        """Have something stored without waiting for it.
 
         Raises:
-            OperationError: The server has said no to something that was sent before.
+            OperationError: The server has said no to something that was stored before.
         """
         if failed := self._connection.call_ahead(request):
             raise refusal(failed)
 
     def flush(self) -> None:
         """See the function of this name."""
-        flush(self._connection)
+        flush(self._connection, self.number)
 
     def get(self, request: Fetch | Find) -> Values | None:
         """One value as it is, in the caller's hands alone; None: there was none in time."""

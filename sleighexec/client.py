@@ -51,7 +51,9 @@ if TYPE_CHECKING:
     from sleighexec.borrowing import Borrower
 
 ONE_WAY = 0  # the tag of what needs no reply
-MOST_AHEAD = 512  # requests of which nobody has heard yet whether they are done
+UNSENT = ConnectionLostError, ProtocolError, ForkedProcessError  # what does not go is not done
+MOST_AHEAD = 512  # stores of which nobody has heard yet whether they are done
+LAST_SECONDS = 5.0  # for these when a connection is closed or forgotten
 
 
 class SocketConnection:
@@ -77,8 +79,8 @@ class SocketConnection:
         self._reading = False
         self._replies: dict[int, Reply] = {}
         self._abandoned: set[int] = set()
-        self._ahead: set[int] = set()  # tags for whose replies nobody waits
-        self._refused: Failed | None = None  # the first of these that says no
+        self._ahead: dict[int, int] = {}  # stores for whose replies nobody waits: tag -> workspace
+        self._refused: dict[int, Failed] = {}  # workspace -> the first of its replies that says no
         self._lost: BaseException | None = None
         self._tags = itertools.count(1)
         self.on_message: Callable[[Any], None] = lambda message: None  # what nobody asked for
@@ -122,7 +124,13 @@ class SocketConnection:
             return FORGOTTEN
         if again is not None:
             self.post(Again(again.client, again.tag, tag), ONE_WAY)
-        self.post(request, tag)  # what could not be sent to its end is not done
+        try:
+            self.post(request, tag)
+        except UNSENT:
+            raise
+        except BaseException:  # of a signal handler: perhaps it was sent
+            self._give_up(tag)
+            raise
         try:
             reply = self.wait(tag)
         except ConnectionLostError as error:
@@ -139,53 +147,60 @@ class SocketConnection:
             self.post(Settle(reply.loan, len(reply.values)), ONE_WAY)
         return reply
 
-    def call_ahead(self, request: Request) -> Failed | None:
-        """Send a request without waiting for its reply, unless too many of these are on their way.
+    def call_ahead(self, request: Store) -> Failed | None:
+        """Send a store without waiting for its reply, unless too many of these are on their way.
 
-        Returns what an earlier one was refused with, if one was: then this one is not sent.
+        Returns what an earlier one into this workspace was refused with, if one was: then this one
+        is not sent.
 
         Raises:
             ConnectionLostError: The server went away.
         """
         with self._lock:
-            refused, self._refused = self._refused, None
-            if refused is not None:
-                return refused
+            if self._refused and request.workspace in self._refused:
+                return self._refused.pop(request.workspace)
             tag = self.next_tag()
             crowded = len(self._ahead) >= MOST_AHEAD
-            self._ahead.add(tag)
+            self._ahead[tag] = request.workspace
         try:
             if self.memory is not None:
                 self.memory.tidy()
             if crowded:
                 self.wait(ONE_WAY, lambda: len(self._ahead) <= MOST_AHEAD // 2)
             self.post(request, tag)
-        except BaseException:
-            self._ahead.discard(tag)
+        except BaseException as error:
+            with self._lock:
+                if self._ahead.pop(tag, None) and not isinstance(error, UNSENT):
+                    self._abandoned.add(tag)  # a signal handler's: perhaps it was sent
             raise
         return None
 
-    def flush(self, seconds: float | None = None) -> Failed | None:
+    def flush(self, workspace: int | None, seconds: float | None = None) -> Failed | None:
         """Wait for the replies that nobody has waited for; the first refusal among them, once.
+
+        `workspace`: only those to stores into this one; None: all.
 
         Raises:
             ConnectionLostError: The server went away, or did not answer in time.
         """
         if self._forked:
             return None  # what is on its way is the parent's
+        ahead, refused = self._ahead, self._refused
         deadline = None if seconds is None else time.monotonic() + seconds
         reason = f"the server did not answer within {seconds} s"
+        with self._lock:  # those that come while we wait are not ours
+            mine = {tag for tag, number in ahead.items() if workspace in (None, number)}
         try:
-            self.wait(ONE_WAY, lambda: not self._ahead, deadline)
+            self.wait(ONE_WAY, lambda: ahead.keys().isdisjoint(mine), deadline)
         except ConnectionLostError as error:
             reason = str(error)
         with self._lock:
-            lost, refused = len(self._ahead), self._refused
-            self._ahead.clear()
-            self._refused = None
+            lost = len([ahead.pop(tag) for tag in mine if tag in ahead])
+            number = next(iter(refused), None) if workspace is None else workspace
+            failed = refused.pop(number, None) if number is not None else None
         if lost:
             raise ConnectionLostError(f"{reason}: it is not known which of {lost} stores were done")
-        return refused
+        return failed
 
     def post(self, message: Any, tag: int | None = None) -> int:
         """Send a message without waiting; the tag to wait for its reply with."""
@@ -204,13 +219,17 @@ class SocketConnection:
         return next(self._tags)
 
     def send(self, pieces: list[Any]) -> None:
-        """Send whole frames."""
+        """Send whole frames. If a signal handler raises amid one, the connection is lost."""
         self._check_ours()
+        size, counts = sum(map(len, pieces)) if len(pieces) == 1 else -1, list[int]()
         try:
             with self._sending:
                 if len(pieces) == 1:
-                    self._socket.sendall(pieces[0])
-                    return
+                    # One step of the interpreter: what handlers raise comes before or after it.
+                    counts.extend(map(self._socket.send, pieces))
+                    if counts[0] == size:
+                        return
+                    pieces = [memoryview(pieces[0])[counts[0] :]]
                 pieces = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
                 while pieces:
                     sent = self._socket.sendmsg(pieces[:512])
@@ -220,6 +239,12 @@ class SocketConnection:
                         pieces[0] = pieces[0][sent:]
         except OSError as error:
             raise self._lose(error) from error
+        except BaseException as error:
+            if counts != [size] and (counts or size < 0 or self._pending is not None):
+                self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was sent"))
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)  # the other side has half a frame
+            raise
 
     def wait(
         self, tag: int, stop: Callable[[], bool] | None = None, deadline: float | None = None
@@ -299,6 +324,19 @@ class SocketConnection:
         self._socket.close()
         self.memory = self._decoder.locate = None  # else its segments would stay mapped
 
+    def __del__(self) -> None:
+        # Were it closed with replies unread, the server would lose what it has not read yet.
+        if getattr(self, "_ahead", None) and self._lost is None and not self._forked:
+            import logging
+
+            try:
+                problem: object = self.flush(None, LAST_SECONDS)
+            except Exception as error:
+                problem = error
+            if problem is not None:
+                log = logging.getLogger("sleighexec")
+                log.warning("sleighexec: what a workspace stored at last: %s", problem)
+
     def forget(self) -> None:
         """In a forked child: close its copy of the socket, without a word to the server."""
         self._forked = True
@@ -348,9 +386,9 @@ class SocketConnection:
         if tag == ONE_WAY:
             self.on_message(message)
         elif tag in self._ahead:
-            self._ahead.discard(tag)
-            if type(message) is Failed and self._refused is None:
-                self._refused = message
+            number = self._ahead.pop(tag)
+            if type(message) is Failed:
+                self._refused.setdefault(number, message)
         elif tag in self._abandoned:
             self._abandoned.discard(tag)
             self._decline(message)
@@ -363,10 +401,11 @@ class SocketConnection:
             reply = self._replies.pop(tag, None)
             if reply is None:
                 self._abandoned.add(tag)
-        if reply is None:
-            self.post(Abandon(tag), ONE_WAY)
-        else:
-            self._decline(reply)
+        with contextlib.suppress(ConnectionLostError):  # then it has gone back anyway
+            if reply is None:
+                self.post(Abandon(tag), ONE_WAY)
+            else:
+                self._decline(reply)
 
     def _decline(self, reply: Any) -> None:
         """Give back what came for somebody who waits no more."""

@@ -8,7 +8,7 @@ import threading
 from sleighexec import wire
 from sleighexec.errors import ConnectionLostError, ForkedProcessError, OperationUnknownError
 from sleighexec.hints import Any
-from sleighexec.messages import FORGOTTEN, Abandon, Failed, Fetch, Reply, Request, Values
+from sleighexec.messages import FORGOTTEN, Abandon, Failed, Fetch, Reply, Request, Store, Values
 from sleighexec.server import Server
 
 
@@ -79,12 +79,12 @@ class LocalConnection:
             raise ConnectionLostError("the workspace server was closed")
         return replies[0]
 
-    def call_ahead(self, request: Request) -> Failed | None:
-        """Here a request is done at once: what it is refused with."""
+    def call_ahead(self, request: Store) -> Failed | None:
+        """Here a store is done at once: what it is refused with."""
         reply = self.call(request)
         return reply if type(reply) is Failed else None
 
-    def flush(self, seconds: float | None = None) -> Failed | None:
+    def flush(self, workspace: int | None, seconds: float | None = None) -> Failed | None:
         """Nothing is on its way."""
         return None
 

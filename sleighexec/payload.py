@@ -126,7 +126,8 @@ def names_something(head: bytes) -> bool:
 def _any_by_value() -> bool:
     """Whether cloudpickle was told to take along what is of certain modules."""
     module = sys.modules.get("cloudpickle.cloudpickle")
-    return module is not None and bool(module._PICKLE_BY_VALUE_MODULES)
+    # While another thread imports it, nothing can have been registered yet.
+    return bool(getattr(module, "_PICKLE_BY_VALUE_MODULES", None))
 
 
 def dumps_outside(value: object) -> Payload:

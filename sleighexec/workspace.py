@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable
 
 from sleighexec.access import Access, Connection, ask, checked, embedded, flush, seconds
+from sleighexec.client import LAST_SECONDS
 from sleighexec.errors import OperationUnknownError, WorkspaceError
 from sleighexec.files import check_binary, read_up_to
 from sleighexec.hints import Any
@@ -62,7 +63,6 @@ from sleighexec.textfile import TextFile
 MOST_STORED = 2_000  # values in one frame
 MOST_BYTES = 4 * 1024 * 1024  # …after which it takes no further one
 MAX_FETCHED = 5_000  # values in one frame
-CLOSE_SECONDS = 5.0  # for what is on its way when a connection is closed
 
 
 class NwsServer:
@@ -163,7 +163,7 @@ class NwsServer:
         """
         if not self._shared:
             try:
-                flush(self._connection, CLOSE_SECONDS)
+                flush(self._connection, None, LAST_SECONDS)
             finally:
                 self._connection.close()
 
@@ -281,7 +281,8 @@ class NetWorkSpace:
             ValuePicklingError: It cannot be pickled; nothing was stored.
             OperationUnknownError: The connection was lost meanwhile; `again` takes this error.
             OperationError: With `again`: the server does not know what became of that store.
-                Without `wait`: an earlier store was refused, and this one was not sent.
+                Without `wait`: an earlier store into this workspace was refused, and this one was
+                not sent.
         """
         keep = _checked_keep(keep)
         payload = self._access.payload(checked(varName), val)
@@ -292,12 +293,12 @@ class NetWorkSpace:
             self._access.send(request)
 
     def flush(self) -> None:
-        """Wait until the server has all that was stored without waiting for it.
+        """Wait until the server has all that was stored here without waiting for it.
 
-        That is what all workspaces with this connection to it have stored. `close` does the same.
+        `close` does the same for all workspaces of a connection.
 
         Raises:
-            OperationError: It was refused, since a workspace was deleted, or the server is full.
+            OperationError: It was refused, since the workspace was deleted, or the server is full.
                 This is the error of the first of them.
             ConnectionLostError: The server went away. Some may have been stored.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -85,15 +86,20 @@ def test_a_refusal_comes_once_with_the_next_store_or_flush(
         return
     ours.store("x", 1, wait=False)
     ws.store("x", 2, wait=False)
-    with pytest.raises(NoSuchWorkspaceError):
-        ws.flush()
     ws.flush()
+    with pytest.raises(NoSuchWorkspaceError):
+        ours.flush()
+    ours.flush()
     ours.store("x", 3, wait=False)
     assert ws.fetch("x") == 2  # by then the refusal is here
+    ws.store("x", 4, wait=False)  # it is none of this workspace
+    ws.flush()
     with pytest.raises(NoSuchWorkspaceError):
-        ws.store("x", 4, wait=False)
-    ws.store("x", 5, wait=False)
-    assert ws.fetch("x") == 5, "what came with the error was not to be sent"
+        ours.store("x", 5, wait=False)
+    assert ws.fetch("x") == 4
+    ours.store("x", 6, wait=False)
+    with pytest.raises(NoSuchWorkspaceError):
+        ws.server.close()
 
 
 def test_what_cannot_be_pickled_is_told_at_once(ws: NetWorkSpace) -> None:
@@ -201,6 +207,47 @@ def _answers() -> bool:
     return True
 
 
+@pytest.mark.filterwarnings("ignore:.*unclosed:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_connection_that_is_forgotten_loses_nothing(run_directory: Path) -> None:
+    with WorkspaceServer("127.0.0.1:0") as standalone:
+        for _ in range(5):
+            for number in range(4):  # nobody has the workspace but the call
+                _workspace_at(standalone.url).store("x", number, wait=False)
+            ws = _workspace_at(standalone.url)
+            for number in range(MANY):
+                ws.store("y", number, wait=False)
+            del ws
+            gc.collect()
+        with NwsServer(url=standalone.url) as server:
+            ws = server.useWs("test")
+            assert ws.fetchMany("x", 100) == [0, 1, 2, 3] * 5
+            assert list(ws.ifetchTry("y")) == [*range(MANY)] * 5
+
+
+def _workspace_at(url: str) -> NetWorkSpace:
+    return NwsServer(url=url).useWs("test")
+
+
+def test_a_flush_does_not_wait_for_what_others_store_meanwhile(ws: NetWorkSpace) -> None:
+    stop = threading.Event()
+
+    def store() -> None:
+        while not stop.is_set():
+            ws.store("y", 1, keep=10, wait=False)
+
+    thread = threading.Thread(target=store)
+    thread.start()
+    try:
+        for number in range(20):
+            ws.store("x", number, wait=False)
+            ws.flush()
+            assert ws.fetchTry("x") == number
+    finally:
+        stop.set()
+        thread.join(10)
+
+
 def test_no_more_are_on_their_way_than_a_bounded_number() -> None:
     ours, theirs = socket.socketpair()
     connection = SocketConnection(ours)
@@ -223,7 +270,7 @@ def test_no_more_are_on_their_way_than_a_bounded_number() -> None:
     time.sleep(0.05)
     assert len(sent) == MOST_AHEAD < STORES
     with pytest.raises(ConnectionLostError, match=r"did not answer within 0\.05 s"):
-        connection.flush(0.05)
+        connection.flush(None, 0.05)
     connection.close()
     for work in works:
         work.join(10)
@@ -254,3 +301,44 @@ def _refused() -> None:
     workspace.server.deleteWs("gone")
     gone.store("x", 1, wait=False)
     gone.flush()
+
+
+# ---------------------------------------------------------------------- amid a frame
+
+
+class Late(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "127.0.0.2:0"], ids=["tcp", "tls"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_who_is_interrupted_amid_a_big_store_hangs_at_nothing_afterwards(
+    run_directory: Path, bind: str, wait: bool
+) -> None:
+    """The connection may be lost with it, or not; a new one finds the server well."""
+
+    def interrupt(*_: object) -> None:
+        raise Late
+
+    with WorkspaceServer(bind) as standalone:
+        old = signal.signal(signal.SIGALRM, interrupt)
+        server = NwsServer(url=standalone.url)
+        try:
+            ws, big = server.useWs("test"), bytearray(60_000_000)
+            for seconds in (0.001, 0.005, 0.02):
+                with suppress(Late, ConnectionLostError):
+                    signal.setitimer(signal.ITIMER_REAL, seconds)
+                    ws.store("x", big, wait=wait)
+                    time.sleep(0.05)  # it may have come where nobody heeds it
+                with suppress(ConnectionLostError):
+                    ws.fetchTry("nothing")
+                if ws.server._connection.closed:  # type: ignore[attr-defined]
+                    with suppress(ConnectionLostError):
+                        server.close()
+                    server = NwsServer(url=standalone.url)
+                    ws = server.useWs("test")
+        finally:
+            signal.signal(signal.SIGALRM, old)
+        ws.store("y", 1)
+        assert ws.fetch("y", timeout=20) == 1
+        server.close()
