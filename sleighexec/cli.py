@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     monitor = commands.add_parser("monitor", help="show how a server or executor is, all the time")
     monitor.add_argument("where", nargs="?", default="unix", metavar="URL-OR-FILE")
     monitor.add_argument(
-        "--every", type=float, default=1.0, metavar="SECONDS", help="between looks (default: 1)"
+        "--every", type=_seconds, default=1.0, metavar="SECONDS", help="between looks (default: 1)"
     )
 
     doctor = commands.add_parser("doctor", help="check this machine, and log in to others")
@@ -94,6 +94,17 @@ def parser() -> argparse.ArgumentParser:
         else:
             sub.add_argument("--timeout", type=float, metavar="SECONDS")
     return top
+
+
+def _seconds(text: str) -> float:
+    """What an option that takes a number of seconds, above 0, was given."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -165,8 +176,6 @@ def _status(options: argparse.Namespace) -> int:
 def _monitor(options: argparse.Namespace) -> int:
     from sleighexec.monitor import watch
 
-    if not options.every > 0:
-        raise ValueError(f"--every takes a number of seconds, not {options.every}")
     watch(options.where, options.every, sys.stdout)
     return 0
 

@@ -366,7 +366,8 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         return [], self._lose
 
     def _lose(self) -> None:
-        self.deliver(0, None, lost_error(self.parts(), self._losses))
+        if self._definition is not None:  # else it was told before that the pool is broken
+            self.deliver(0, None, lost_error(self.parts(), self._losses))
 
     def _die(self) -> None:
         with _lock:

@@ -15,8 +15,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, TimeoutError
+from concurrent.futures import CancelledError, Future
 
+from sleighexec.access import timeout_error
 from sleighexec.errors import ForkedProcessError, IllegalValueError, UnsupportedOptionError
 from sleighexec.forks import free_in_child
 from sleighexec.future import Group, SleighFuture
@@ -80,7 +81,7 @@ class Arrivals:
             if not there.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
                 total = len(self.all)
                 left_over = total - len(self.arrived)
-                raise TimeoutError(f"{left_over} of {total} calls have not ended in time")
+                raise timeout_error(f"{left_over} of {total} calls have not ended in time")
         finally:
             self._remove(waiter)
 

@@ -318,6 +318,31 @@ def test_with_on_crash_break_one_death_breaks_the_pool() -> None:
             executor.submit(abs, 1)
 
 
+def test_with_on_crash_break_a_call_that_might_be_tried_again_has_its_own_error() -> None:
+    with SleighExecutor(1, on_crash="break", retries=2) as executor:
+        error = executor.submit(kill_me).exception(PATIENCE)
+    assert isinstance(error, WorkerLost)
+    assert "signal 9" in str(error)
+
+
+def end_at(moment: float) -> None:
+    while time.time() < moment:
+        pass
+    os._exit(1)
+
+
+def test_with_on_crash_break_two_deaths_at_once_are_told_and_logged_as_no_error_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for _ in range(5):
+        with SleighExecutor(2, on_crash="break") as executor:
+            executor.eachWorker(os.getpid)
+            moment = time.time() + 0.03
+            for future in [executor.submit(end_at, moment) for _ in range(2)]:
+                assert isinstance(future.exception(PATIENCE), BrokenProcessPool)
+    assert not caplog.records
+
+
 def test_a_stopped_worker_stalls_only_its_own_task(executor: SleighExecutor) -> None:
     running = executor.submit(time.sleep, 0.5)
     wait_for(running.running, "the task runs")

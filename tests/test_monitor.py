@@ -105,9 +105,10 @@ def test_in_a_terminal_each_page_is_where_the_last_one_was(run_directory: Path) 
 
 
 def test_it_says_what_is_wrong(run_directory: Path) -> None:
-    for words, text in (([], "sleighexec server"), (["--every", "0"], "number of seconds")):
+    wrong = [(["--every", each], 2, "number of seconds") for each in ("0", "-1", "nan", "soon")]
+    for words, status, text in [([], 1, "sleighexec server"), *wrong]:
         done = subprocess.run([*MONITOR, *words], capture_output=True, text=True, timeout=60)
-        assert done.returncode == 1
+        assert done.returncode == status
         assert text in done.stderr
 
 

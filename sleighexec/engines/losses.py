@@ -159,12 +159,13 @@ class Losses(Hosts):
         del self._workers[worker.number]
         self._count_unmanned()
         self._waiting.pop(worker, None)
-        crashed = bool(worker.loans)
+        crashed = bool(worker.loans) or loss.status != 0
+        breaks = crashed and self._break_on_crash and not (loss.reason or self._killing)
         again: list[tuple[Line, list[Task]]] = []
         while begun and worker.loans:
             line, task = worker.loans[0].line, worker.settle()
             calls = task.size() if everything else 1
-            left, tell = lose(task, calls, loss, again=not self._killing)
+            left, tell = lose(task, calls, loss, again=not (self._killing or breaks))
             again.append((line, left))
             for call in tell:
                 self.server.defer(call)
@@ -182,7 +183,7 @@ class Losses(Hosts):
         self._pids.notify_all()
         if self._killing:
             self._withdraw_waiting()
-        elif (crashed or loss.status != 0) and self._break_on_crash and not loss.reason:
+        elif breaks:
             self._break(BROKEN_BY_CRASH, None)
         elif not worker.ready and not loss.host_lost:
             self._count_failed_start(loss)
