@@ -22,6 +22,7 @@ from sleighexec.errors import DamagedStoreError, ProtocolError, WorkspaceFullErr
 from sleighexec.hints import Any
 from sleighexec.logfile import LogFile
 from sleighexec.messages import (
+    FIFO,
     UNKNOWN,
     Declare,
     DeleteVariable,
@@ -105,7 +106,9 @@ class FileStore:
                 if kind is Open:
                     found[tag] = _Found(message)
                 elif kind is Store:
-                    values = found[message.workspace].values.setdefault(message.variable, {})
+                    workspace = found[message.workspace]
+                    workspace.modes.setdefault(message.variable, FIFO)  # also when it is empty
+                    values = workspace.values.setdefault(message.variable, {})
                     for number, value in enumerate(message.values, tag):
                         values[number], places[number] = value, values
                         last = max(last, number)

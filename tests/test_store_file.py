@@ -27,7 +27,12 @@ from sleighexec import (
     WorkspaceServer,
 )
 from sleighexec import store as stores
-from sleighexec.errors import DamagedStoreError, NoSuchWorkspaceError, WorkspaceFullError
+from sleighexec.errors import (
+    DamagedStoreError,
+    ModeError,
+    NoSuchWorkspaceError,
+    WorkspaceFullError,
+)
 from sleighexec.logfile import HEADER, MAGIC, LogFile
 from sleighexec.workspace import DICT, V_MODE
 from tests.conftest import wait_for
@@ -108,6 +113,19 @@ def test_what_is_in_a_persistent_workspace_is_there_after_the_next_start(house: 
         assert ws.fetchMany("many", 100) == list(range(990, 1000))
     with house.workspace() as ws:
         assert all(ws.fetchTry(name, "none") == "none" for name in ("queue", "stack", "one", "log"))
+
+
+def test_a_queue_that_is_empty_is_a_queue_after_the_next_start(house: House) -> None:
+    with house.workspace() as ws:
+        ws.store("x", 1)
+        assert ws.fetch("x") == 1
+        ws.store("gone", 1)
+        ws.deleteVar("gone")
+    with house.workspace() as ws:
+        assert ws.listVars(format=DICT)["x"][V_MODE] == FIFO
+        with pytest.raises(ModeError):
+            ws.declare("x", LIFO)
+        assert "gone" not in ws.listVars(format=DICT)
 
 
 def test_other_workspaces_and_deleted_ones_are_gone(house: House) -> None:
