@@ -221,15 +221,18 @@ class SocketConnection:
     def send(self, pieces: list[Any]) -> None:
         """Send whole frames. If a signal handler raises amid one, the connection is lost."""
         self._check_ours()
-        size, counts = sum(map(len, pieces)) if len(pieces) == 1 else -1, list[int]()
+        counts: list[int] = []
+        amid = False  # of what cannot be sent in one step
         try:
             with self._sending:
                 if len(pieces) == 1:
+                    amid = self._pending is not None  # TLS takes many
                     # One step of the interpreter: what handlers raise comes before or after it.
                     counts.extend(map(self._socket.send, pieces))
-                    if counts[0] == size:
+                    if counts[0] == len(pieces[0]):
                         return
                     pieces = [memoryview(pieces[0])[counts[0] :]]
+                amid = True
                 pieces = [memoryview(piece).cast("B") for piece in pieces if len(piece)]
                 while pieces:
                     sent = self._socket.sendmsg(pieces[:512])
@@ -240,7 +243,7 @@ class SocketConnection:
         except OSError as error:
             raise self._lose(error) from error
         except BaseException as error:
-            if counts != [size] and (counts or size < 0 or self._pending is not None):
+            if amid or (counts and counts[0] != len(pieces[0])):
                 self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was sent"))
                 with contextlib.suppress(OSError):
                     self._socket.shutdown(socket.SHUT_RDWR)  # the other side has half a frame
