@@ -19,6 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from threading import get_ident
 
 from sleighexec import wire
 from sleighexec.errors import (
@@ -76,7 +77,7 @@ class SocketConnection:
         self._lock = free_in_child(threading.RLock())  # guards all below
         self._state = threading.Condition(self._lock)  # something below has changed
         self._sleepers = 0  # threads that wait for that
-        self._reading = False
+        self._reader = 0  # the thread that reads for all
         self._replies: dict[int, Reply] = {}
         self._abandoned: set[int] = set()
         self._ahead: dict[int, int] = {}  # stores for whose replies nobody waits: tag -> workspace
@@ -261,22 +262,26 @@ class SocketConnection:
         """
         self._check_ours()
         left = None
-        while True:
-            with self._lock:
-                while True:
-                    if tag in self._replies:
-                        return self._replies.pop(tag)
-                    if self._lost is not None:
-                        raise ConnectionLostError(*self._lost.args) from self._lost
-                    if stop is not None and stop():
-                        return None
-                    if deadline is not None and (left := deadline - time.monotonic()) <= 0:
-                        return None
-                    if not self._reading:
-                        break
-                    self._sleep(left)
-                self._reading = True
-            self._read_as_leader(left)
+        try:
+            while True:
+                with self._lock:
+                    while True:
+                        if tag in self._replies:
+                            return self._replies.pop(tag)
+                        if self._lost is not None:
+                            raise ConnectionLostError(*self._lost.args) from self._lost
+                        if stop is not None and stop():
+                            return None
+                        if deadline is not None and (left := deadline - time.monotonic()) <= 0:
+                            return None
+                        if not self._reader:
+                            break
+                        self._sleep(left)
+                    self._reader = get_ident()
+                self._read_as_leader(left)
+        except BaseException:
+            self._read_no_more()
+            raise
 
     def ready(self, tag: int) -> bool:
         """Whether the reply with this tag is there."""
@@ -296,14 +301,18 @@ class SocketConnection:
         Raises:
             ConnectionLostError: The server went away, or a task closed our socket.
         """
-        with self._lock:
-            if self._lost is not None:
-                raise ConnectionLostError(*self._lost.args)
-            if self._reading:
-                self._sleep(seconds)
-                return
-            self._reading = True
-        self._read_as_leader(seconds)
+        try:
+            with self._lock:
+                if self._lost is not None:
+                    raise ConnectionLostError(*self._lost.args)
+                if self._reader:
+                    self._sleep(seconds)
+                    return
+                self._reader = get_ident()
+            self._read_as_leader(seconds)
+        except BaseException:
+            self._read_no_more()
+            raise
 
     def fileno(self) -> int:
         descriptor: int = self._socket.fileno()
@@ -353,21 +362,32 @@ class SocketConnection:
             )
 
     def _read_as_leader(self, seconds: float | None = None) -> None:
-        messages: list[tuple[int, Any]] = []
+        amid = False  # of what has come
         try:
-            if not self._is_there(seconds):
-                return
-            count = self._socket.recv_into(self._decoder.buffer())
-            if count == 0:
-                raise ConnectionLostError("the server closed the connection")
-            messages = self._decoder.received(count)
+            if self._is_there(seconds):
+                amid = True
+                count = self._socket.recv_into(self._decoder.buffer())
+                if count == 0:
+                    raise ConnectionLostError("the server closed the connection")
+                messages = self._decoder.received(count)
+                with self._lock:
+                    for tag, message in messages:
+                        self._file(tag, message)
+            amid = False
         except (OSError, ValueError, ProtocolError) as error:
             self._lose(error)
+        except BaseException as error:  # of a signal handler
+            if amid:
+                self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was read"))
+            raise
         finally:
-            with self._lock:
-                self._reading = False
-                for tag, message in messages:
-                    self._file(tag, message)
+            self._read_no_more()
+
+    def _read_no_more(self) -> None:
+        """If this thread reads, another one may."""
+        with self._lock:
+            if self._reader == get_ident():
+                self._reader = 0
                 if self._sleepers:
                     self._state.notify_all()
 

@@ -342,3 +342,33 @@ def test_who_is_interrupted_amid_a_big_store_hangs_at_nothing_afterwards(
         ws.store("y", 1)
         assert ws.fetch("y", timeout=20) == 1
         server.close()
+
+
+@pytest.mark.parametrize("bind", ["unix", "127.0.0.1:0"], ids=["unix", "tcp"])
+def test_who_is_interrupted_at_any_time_hangs_at_nothing_afterwards(
+    run_directory: Path, bind: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Late
+
+    with WorkspaceServer(bind) as standalone:
+        server = NwsServer(url=standalone.url)
+        ws = server.useWs("test")
+        old = signal.signal(signal.SIGALRM, interrupt)
+        with suppress(ConnectionLostError, Late):  # it may come amid a step, but it says so then
+            for number in range(300):
+                with suppress(Late):
+                    signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + number % 30))
+                    while True:
+                        ws.store("x", number, keep=3, wait=number % 2 == 0)
+        with suppress(Late):
+            time.sleep(0.01)  # by then the last one has come
+        signal.signal(signal.SIGALRM, old)
+        if ws.server._connection.closed:  # type: ignore[attr-defined]
+            with suppress(ConnectionLostError):
+                server.close()
+            server = NwsServer(url=standalone.url)
+            ws = server.useWs("test")
+        ws.store("x", "last")
+        assert ws.fetchMany("x", 10)[-1] == "last"
+        server.close()
