@@ -620,6 +620,7 @@ def test_giving_back_to_a_peer_that_is_gone_blocks_nobody() -> None:
     for piece in wire.encode(tag, Leased((7, 1, 2, 0, LEAST, LEAST))):
         theirs.send(piece)
     theirs.close()
+    connection.pump(PATIENCE)
     with pytest.raises(ConnectionLostError):
         connection.pump(PATIENCE)
     connection.close()
