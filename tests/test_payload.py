@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+import types
 from fractions import Fraction
 
 import cloudpickle
@@ -91,6 +92,12 @@ def test_what_has_a_name_everywhere_is_pickled_plainly(value):
 @pytest.mark.parametrize("value", [[1, "a", {"b": (2.5, None)}], b"x", True])
 def test_builtin_values_name_nothing(value):
     assert not pickling.names_something(pickling.dumps_named(value).head)
+
+
+def test_while_another_thread_imports_cloudpickle_the_plain_pickle_goes_on(monkeypatch):
+    begun = types.ModuleType("cloudpickle.cloudpickle")  # there is nothing in it yet
+    monkeypatch.setitem(sys.modules, "cloudpickle.cloudpickle", begun)
+    assert loads(pickling.dumps_named([1, 2])) == [1, 2]
 
 
 def test_what_has_no_name_elsewhere_is_left_to_cloudpickle(monkeypatch):
