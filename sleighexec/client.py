@@ -17,7 +17,6 @@ import select
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from threading import get_ident
 
@@ -28,7 +27,7 @@ from sleighexec.errors import (
     OperationUnknownError,
     ProtocolError,
 )
-from sleighexec.forks import free_in_child
+from sleighexec.forks import forget_in_child, free_in_child
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.messages import (
     FORGOTTEN,
@@ -86,7 +85,7 @@ class SocketConnection:
         self._tags = itertools.count(1)
         self.on_message: Callable[[Any], None] = lambda message: None  # what nobody asked for
         self._forked = False  # this is a forked child: the connection is its parent's
-        _connections.add(self)
+        forget_in_child(self)
 
     def __str__(self) -> str:
         return self._name
@@ -443,16 +442,3 @@ class SocketConnection:
                 self._lost = ConnectionLostError(f"the server went away: {error}")
             self._state.notify_all()
             return ConnectionLostError(*self._lost.args)
-
-
-_connections: weakref.WeakSet[SocketConnection] = weakref.WeakSet()
-
-
-def _in_child() -> None:
-    for connection in list(_connections):
-        connection.forget()
-    _connections.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

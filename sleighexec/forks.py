@@ -1,4 +1,4 @@
-"""Locks that a forked child finds free, whoever held them when it was forked.
+"""What a forked child finds: locks that are free, and things that know that they are its parent's.
 
 A child has one thread, a copy of the one that has forked. What the others held in the parent nobody
 would ever release there, and who asks for it would hang.
@@ -17,6 +17,7 @@ from sleighexec.hints import Any, TypeVar
 L = TypeVar("L")
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
+_things: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def free_in_child(lock: L) -> L:
@@ -25,12 +26,20 @@ def free_in_child(lock: L) -> L:
     return lock
 
 
+def forget_in_child(thing: Any) -> None:
+    """Call its `forget()` in each forked child, which lets go of what is its parent's."""
+    _things.add(thing)
+
+
 def _in_child() -> None:
     for lock in list(_locks):
         # What the one thread of the child holds itself, it is to release itself. Of a lock that is
         # not reentrant nobody can tell who holds it.
         if not (hasattr(lock, "_is_owned") and lock._is_owned()):
             lock._at_fork_reinit()  # as the standard library does with its own
+    for thing in list(_things):
+        thing.forget()
+    _things.clear()
 
 
 if hasattr(os, "register_at_fork"):

@@ -31,6 +31,7 @@ from threading import get_ident
 
 from sleighexec.connections import Connection, Handler
 from sleighexec.errors import AuthenticationError, ProtocolError
+from sleighexec.forks import forget_in_child
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.interrupts import QuietLock
 from sleighexec.limits import Limits
@@ -122,7 +123,7 @@ class Server:
         self._wake_at: float | None = None
         self.on_failure: Callable[[BaseException], None] | None = None  # called under the lock
         self.idle: Callable[[], bool] = lambda: False  # whether nobody waits for what may come
-        _servers.add(self)
+        forget_in_child(self)
 
     # ------------------------------------------------------------------ life
 
@@ -660,19 +661,6 @@ class Server:
     def _nudge(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
             self._waker.send(b"!")
-
-
-_servers: weakref.WeakSet[Server] = weakref.WeakSet()
-
-
-def _in_child() -> None:
-    for server in list(_servers):
-        server.forget()
-    _servers.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
 
 
 def _left(deadline: float | None) -> float | None:

@@ -8,14 +8,13 @@ An engine sees the same as with an agent on this machine: a socket to it, and ho
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
-import weakref
 from collections.abc import Callable
 
 from sleighexec.errors import HostError
+from sleighexec.forks import forget_in_child
 from sleighexec.hints import Protocol
 from sleighexec.launchers import boot
 from sleighexec.relay import Relay
@@ -23,8 +22,6 @@ from sleighexec.streams import Stream
 
 TAIL = 64 * 1024  # bytes of a command's stderr that are kept
 KILLED = -9  # the exit status of what has ended in a way that nobody could see
-
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 
 class FarEnd(Stream, Protocol):
@@ -72,7 +69,7 @@ class Link:
         self._undo: list[Callable[[], object]] = []
         self.stream, self._control = socket.socketpair()
         self._thread = threading.Thread(target=self._run, name=f"sleigh-link-{host}", daemon=True)
-        _links.add(self)
+        forget_in_child(self)
         self._thread.start()
 
     def kill(self) -> None:
@@ -152,13 +149,3 @@ class Link:
             sock.close()
         if self._far_end is not None:
             self._far_end.forget()
-
-
-def _in_child() -> None:
-    for link in list(_links):
-        link.forget()
-    _links.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
