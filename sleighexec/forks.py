@@ -10,11 +10,16 @@ get no further than to the error that says whose all this is.
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 
 from sleighexec.hints import Any, TypeVar
 
 L = TypeVar("L")
+
+# Held while something is imported that a child may need. No fork comes amid it: the child would
+# wait for ever for the thread that imports.
+importing = threading.RLock()
 
 _locks: weakref.WeakSet[Any] = weakref.WeakSet()
 _things: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -32,6 +37,7 @@ def forget_in_child(thing: Any) -> None:
 
 
 def _in_child() -> None:
+    importing.release()
     for lock in list(_locks):
         # What the one thread of the child holds itself, it is to release itself. Of a lock that is
         # not reentrant nobody can tell who holds it.
@@ -43,4 +49,6 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(
+        before=importing.acquire, after_in_parent=importing.release, after_in_child=_in_child
+    )

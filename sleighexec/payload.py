@@ -24,6 +24,7 @@ import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 
+from sleighexec.forks import importing
 from sleighexec.hints import Any, ClassVar
 from sleighexec.messages import BYTES, TEXT, Payload
 
@@ -229,9 +230,10 @@ def byvalue() -> Any:
     """The module byvalue, imported when first needed: it brings in cloudpickle."""
     global _byvalue
     if _byvalue is None:
-        from sleighexec import byvalue as module
+        with importing:
+            from sleighexec import byvalue as module
 
-        _byvalue = module
+            _byvalue = module
     return _byvalue
 
 
