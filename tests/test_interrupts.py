@@ -19,6 +19,8 @@ import pytest
 from sleighexec import SleighExecutor
 from sleighexec.interrupts import Undisturbed
 
+pytestmark = pytest.mark.timeout(method="thread")  # the other method needs SIGALRM
+
 
 class Alarm(Exception):
     pass
