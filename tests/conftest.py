@@ -30,7 +30,7 @@ def plain_id(value: object) -> str:
 
 
 # Seconds that something which is ending may take; more where workers are slow to start.
-PATIENCE = float(os.environ.get("SLEIGHEXEC_TEST_PATIENCE", "10"))
+PATIENCE = float(os.environ.get("SLEIGHEXEC_TEST_PATIENCE", "30"))
 
 
 def children() -> set[int]:

@@ -13,7 +13,6 @@ from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from sleighexec import DependencyError, SleighExecutor, WorkerLost, errors
@@ -89,6 +88,8 @@ def test_results_that_are_functions_of_ours(executor: SleighExecutor) -> None:
 
 
 def test_arrays_on_both_sides_of_the_gap(executor: SleighExecutor) -> None:
+    import numpy as np
+
     big = np.ones(100_000)
     first = executor.submit(operator.mul, big, 2)
     total = executor.submit(operator.add, first, big).result(PATIENCE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import gc
@@ -26,7 +25,6 @@ from concurrent.futures import TimeoutError as FuturesTimeoutError
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -167,6 +165,8 @@ def test_callbacks_run_even_when_added_late(either: Executor) -> None:
 
 
 def test_asyncio_can_await_the_futures(either: Executor) -> None:
+    import asyncio
+
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()
         wrapped = [asyncio.wrap_future(either.submit(add, n)) for n in range(5)]
@@ -427,6 +427,8 @@ def test_a_result_that_cannot_be_rebuilt_costs_no_other(executor: SleighExecutor
 def test_a_map_may_have_items_of_all_kinds_and_sizes(
     executor: SleighExecutor, buffersize: int | None
 ) -> None:
+    import numpy
+
     items = [1, "a", [2], numpy.arange(3), numpy.arange(100_000), {"b": (3,)}, "x" * 100_000]
     items += [Path("y"), lambda: 4, made] + [7] * 20
     there = list(executor.map(type, items, buffersize=buffersize))
@@ -538,6 +540,8 @@ def test_a_chunk_that_cannot_be_rebuilt_fails_with_all_its_calls(executor: Sleig
 
 
 def test_chunks_of_what_is_big_or_has_no_name_come_back_whole(executor: SleighExecutor) -> None:
+    import numpy
+
     items = [numpy.full(40_000, number) for number in range(5)]
     for number, each in enumerate(executor.map(given, items, chunksize=2)):
         numpy.testing.assert_array_equal(each, items[number])
@@ -582,9 +586,11 @@ def test_a_task_behind_a_long_one_does_not_count_as_running() -> None:
         assert futures[1].cancel()
 
 
-def test_short_tasks_do_not_wait_behind_a_long_one(executor: SleighExecutor) -> None:
+def test_short_tasks_do_not_wait_behind_a_long_one(
+    executor: SleighExecutor, tmp_path: Path
+) -> None:
     list(executor.map(add, range(5000)))
-    long = executor.submit(time.sleep, 3)
+    long = executor.submit(wait_for_file, tmp_path / "never")
     short = [executor.submit(add, n) for n in range(200)]
     assert [future.result(PATIENCE) for future in short] == list(range(200))
     assert not long.done()
@@ -654,6 +660,8 @@ def test_futures_of_several_executors_mix(executor: SleighExecutor) -> None:
 
 
 def test_numpy_arrays_arrive_whole_and_writable(executor: SleighExecutor) -> None:
+    import numpy
+
     def change(array: numpy.ndarray) -> tuple[numpy.ndarray, bool]:
         writable = array.flags.writeable
         array += 1

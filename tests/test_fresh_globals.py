@@ -58,7 +58,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("ours", [False, True], ids=["ProcessPoolExecutor", "SleighExecutor"])
+@pytest.mark.parametrize(
+    "ours",
+    [
+        pytest.param(False, id="ProcessPoolExecutor", marks=pytest.mark.once),
+        pytest.param(True, id="SleighExecutor"),
+    ],
+)
 @pytest.mark.parametrize("made", KINDS)
 def test_a_worker_has_its_own_and_none_is_an_argument_or_a_result(
     tmp_path: Path, made: str, ours: bool
