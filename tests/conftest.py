@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -195,6 +196,20 @@ def blocked(ws: NetWorkSpace, name: str, *, fetchers: int = 0, finders: int = 0)
         return bool(row[V_FETCHERS] >= fetchers and row[V_FINDERS] >= finders)
 
     wait_for(are_there, f"nobody waits at {name}")
+
+
+# ------------------------------------------------------------------ whole runs
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector not look at thousands of tests each time that a test calls it."""
+    gc.freeze()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In CI, show what has failed at once: if the run is cut off, there is no summary."""
+    if report.failed and os.environ.get("SLEIGHEXEC_CI") == "1":
+        print(f"\nFAILED {report.nodeid} ({report.when})\n{report.longreprtext}", flush=True)
 
 
 # ------------------------------------------------------------------ skips

@@ -77,6 +77,7 @@ def test_a_wall_clock_that_jumps_disturbs_nobody(
         executor.workspace.fetch("x", timeout=0.05)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_nothing_goes_by_the_wall_clock(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):

@@ -328,6 +328,7 @@ def test_a_broken_pool_fails_them() -> None:
 # ------------------------------------------------------------------ many
 
 
+@pytest.mark.once
 def test_a_long_chain() -> None:
     with SleighExecutor(1) as executor:
         last = executor.submit(add, 0)
@@ -336,6 +337,7 @@ def test_a_long_chain() -> None:
         assert last.result(100) == 10_001
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", ["fails", "is cancelled"])
 def test_a_long_chain_that_ends_before_it_begins(
     single: SleighExecutor, gate: Gate, how: str

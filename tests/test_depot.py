@@ -22,9 +22,12 @@ from sleighexec.repeats import Repeats
 from sleighexec.segments import MAX_SEGMENTS
 from tests.conftest import alive, wait_for
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(os, "memfd_create"), reason="this system has no memory without a name"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        not hasattr(os, "memfd_create"), reason="this system has no memory without a name"
+    ),
+]
 
 PATIENCE = 60
 WORKERS = 4
@@ -198,7 +201,6 @@ def test_what_prepares_workers_crosses_once_and_later_ones_find_it(meter: Meter)
     assert meter.bytes() < 2.5 * SIZE  # two constants, for eight workers
 
 
-@pytest.mark.once
 def test_without_room_for_it_every_worker_gets_it_itself(meter: Meter) -> None:
     """A file there, and memory without a name is one, may have one megabyte at most."""
     place = meter.place(prelude="ulimit -f 2048")
@@ -210,7 +212,6 @@ def test_without_room_for_it_every_worker_gets_it_itself(meter: Meter) -> None:
     assert meter.bytes() > 2 * WORKERS * SIZE
 
 
-@pytest.mark.once
 def test_more_constants_than_an_agent_keeps_travel_to_each_worker_only(meter: Meter) -> None:
     size, more = 200_000, 10
     with SleighExecutor(launcher=meter.place(2)) as executor:
@@ -226,7 +227,6 @@ def test_more_constants_than_an_agent_keeps_travel_to_each_worker_only(meter: Me
         assert meter.bytes() < before + 1.5 * size
 
 
-@pytest.mark.once
 def test_it_is_the_same_in_a_pool_of_several_kinds_of_place(meter: Meter) -> None:
     with SleighExecutor(launcher=[Local(1), meter.place(2), Command("{agent}")]) as executor:
         handle = executor.share(ARRAY)
@@ -278,7 +278,6 @@ def _mapped_in(pid: int) -> int:
     return Path(f"/proc/{pid}/maps").read_text().count("memfd:sleighexec")
 
 
-@pytest.mark.once
 def test_it_goes_when_nobody_can_need_it_any_more(meter: Meter) -> None:
     with SleighExecutor(launcher=meter.place()) as executor:
         [agent] = set(executor.eachWorker(os.getppid))
@@ -296,7 +295,6 @@ def test_it_goes_when_nobody_can_need_it_any_more(meter: Meter) -> None:
         assert executor.eachWorker(total, other) == [int((ARRAY + 1).sum())] * WORKERS
 
 
-@pytest.mark.once
 def test_a_new_worker_has_nothing_that_it_did_not_ask_for(meter: Meter) -> None:
     with SleighExecutor(launcher=meter.place(), max_tasks_per_child=1) as executor:
         handle = executor.share(ARRAY)
@@ -316,7 +314,6 @@ def _maps_and_files() -> int:
 # ------------------------------------------------------------------ deaths
 
 
-@pytest.mark.once
 def test_an_agent_that_comes_after_another_gets_it_again(meter: Meter) -> None:
     with SleighExecutor(launcher=meter.place(), retries=3) as executor:
         handle = executor.share(ARRAY)
@@ -328,7 +325,6 @@ def test_an_agent_that_comes_after_another_gets_it_again(meter: Meter) -> None:
             assert meter.bytes() < 1.5 * SIZE
 
 
-@pytest.mark.once
 def test_workers_that_die_while_it_is_on_its_way_leave_it_to_others(meter: Meter) -> None:
     """And so does an agent."""
     big = numpy.tile(ARRAY, 8)
@@ -347,7 +343,6 @@ def test_workers_that_die_while_it_is_on_its_way_leave_it_to_others(meter: Meter
             assert [future.result(PATIENCE) for future in futures] == [expected] * 2 * WORKERS
 
 
-@pytest.mark.once
 def test_a_call_that_is_killed_while_it_waits_costs_nothing_else(meter: Meter) -> None:
     big = numpy.tile(ARRAY, 8)
     with SleighExecutor(launcher=meter.place()) as executor:
@@ -361,7 +356,6 @@ def test_a_call_that_is_killed_while_it_waits_costs_nothing_else(meter: Meter) -
         assert executor.submit(total, handle).result(PATIENCE) == int(big.sum())
 
 
-@pytest.mark.once
 def test_whatever_dies_a_call_gets_the_right_constant(meter: Meter) -> None:
     """Constants come and go while workers and agents are killed."""
     stop = threading.Event()

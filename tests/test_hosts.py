@@ -105,6 +105,7 @@ def test_launchers_of_all_kinds_make_one_pool(hosts: Hosts) -> None:
         assert len(set(agents)) == 4, "one agent a host"
 
 
+@pytest.mark.once
 def test_the_same_program_everywhere_but_for_one_argument(
     hosts: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

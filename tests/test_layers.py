@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1] / "sleighexec"
 FILES = sorted(ROOT.rglob("*.py"))
 

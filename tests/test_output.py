@@ -377,6 +377,7 @@ with SleighExecutor(1, output=OUTPUT) as executor:
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("output", ["'pass'", "'capture'", "lambda rank, line: None"])
 def test_endless_output_takes_no_memory(output: str) -> None:
     script = FLOOD.replace("OUTPUT", output)

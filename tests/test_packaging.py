@@ -62,6 +62,7 @@ def test_every_public_name_can_be_had() -> None:
         _ = sleighexec.no_such_name
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("script", EXAMPLES, ids=lambda path: path.stem)
 def test_example_prints_what_it_promises(script: Path) -> None:
     for needed in re.findall(r"^# needs: (.*)$", script.read_text(), re.MULTILINE):
