@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 import weakref
@@ -19,7 +20,7 @@ from sleighexec.session import CLIENT, MONITOR
 CONNECT_SECONDS = 5.0  # for reaching a server and showing it the key
 
 
-def connect(url: str, role: int = CLIENT) -> SocketConnection:
+def connect(url: str | os.PathLike[str], role: int = CLIENT) -> SocketConnection:
     """A connection to the server of this user at `url`, or with this connection file.
 
     "unix" is that at the Unix socket of this user.
@@ -29,6 +30,7 @@ def connect(url: str, role: int = CLIENT) -> SocketConnection:
         ConnectError: Nobody listens there, or it hung up.
         ValueError: That is no URL of a server.
     """
+    url = os.fspath(url)
     if url == "unix":
         url = f"{UNIX}://{run_directory() / 'server.sock'}"
     address = find(url, role)

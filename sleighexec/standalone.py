@@ -169,7 +169,10 @@ def bound(bind: str, *, tls: bool = False) -> tuple[socket.socket, str]:
 
     Raises:
         OSError, ValueError: There it cannot.
+        TypeError: It is no text.
     """
+    if not isinstance(bind, str):
+        raise TypeError(f'an address to listen at is "host:port", not {bind!r}')
     if not tls and (bind == "unix" or "/" in bind):
         return _bind_unix(run_directory() / "server.sock" if bind == "unix" else Path(bind))
     host, _, port = bind.rpartition(":")

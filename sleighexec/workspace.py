@@ -70,7 +70,8 @@ class NwsServer:
 
     Args:
         host, port: Of a server on this machine that listens on TCP.
-        url: Instead of these, its URL; "unix" for the Unix socket of this user's server.
+        url: Instead of these, its URL or connection file; "unix" for the Unix socket of this user's
+            server.
 
     Attributes:
         url: Where it is; None if it is the server of an executor.
@@ -78,7 +79,7 @@ class NwsServer:
     Raises:
         ConnectError: There is no server of this user.
         AuthenticationError: It has another key.
-        ValueError: That is no URL of a server, or no port.
+        ValueError, TypeError: That is no URL of a server, or no port.
 
     It can be pickled: into the tasks of the executor whose server it is; or anywhere if it has a
     URL: where it is unpickled it connects anew then, and is to be closed there too.
@@ -89,7 +90,7 @@ class NwsServer:
         host: str = "localhost",
         port: int = DEFAULT_PORT,
         *,
-        url: str | None = None,
+        url: str | os.PathLike[str] | None = None,
         connection: Connection | None = None,
         shared: bool = False,
     ) -> None:

@@ -178,3 +178,16 @@ def test_a_limit_that_lets_nothing_in_is_refused(
     with pytest.raises(ValueError, match=f"{name} must be at least 1, not {most}"):
         WorkspaceServer(store=str(file), **{name: most})  # type: ignore[arg-type]
     assert not file.exists()
+
+
+def test_what_is_no_address_is_a_type_error_and_a_path_is_one(run_directory: Path) -> None:
+    with pytest.raises(TypeError, match='"host:port", not 7'):
+        WorkspaceServer(7)  # type: ignore[arg-type]
+    with SleighExecutor(1) as executor, pytest.raises(TypeError, match='"host:port", not 7'):
+        executor.listen(7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="int"):
+        NwsServer(url=7)  # type: ignore[arg-type]
+    with WorkspaceServer("127.0.0.1:0"):
+        [file] = run_directory.glob("*.json")
+        with NwsServer(url=file) as server:
+            assert server.listWss() == ""
