@@ -90,6 +90,8 @@ def _make(module: object, mixin: type, executor: type) -> type:
     bases = (mixin, base) if issubclass(mixin, executor_mixin) else (mixin, Pool, base)
     members: dict[str, object] = {"__module__": __name__, "executor_type": executor}
     members |= {"ctx": "spawn", "get_context": Pool.get_context, "TIMEOUT": FAST_WATCHDOG}
+    if executor is BreakingExecutor:
+        members["pytestmark"] = [pytest.mark.once]
     made = type(name, bases, members)
     for test in [name for name in dir(made) if name.startswith("test_")]:
         reason = EXCEPTIONS.get(test)
