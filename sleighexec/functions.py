@@ -291,8 +291,7 @@ class FunctionTable:
         else:
             key = next(self._keys)
         needs = self._needs(watched)
-        name = getattr(function, "__qualname__", repr(function))
-        definition = Definition(key, name, constant(payload), needs, places_of(needs))
+        definition = Definition(key, named(function), constant(payload), needs, places_of(needs))
         if len(self._entries) >= KEPT:
             self._entries.clear()
         self._entries[function] = _Entry(definition, fingerprint, watched)

@@ -19,7 +19,6 @@ from sleighexec.functions import (
     SINGLE,
     SMALL,
     FunctionTable,
-    named,
     simple_form,
 )
 from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
@@ -128,18 +127,18 @@ class MapCalls:
         try:
             if buffersize is None:
                 for portion in _portions(items, chunksize, quick=quick):
-                    self._add(job, fn, portion)
+                    self._add(job, portion)
                 if meter is not None:
                     meter.expect(0, last=True)
                 return results(job, None, deadline)
-            self._add(job, fn, list(itertools.islice(items, buffersize * chunksize)))
+            self._add(job, list(itertools.islice(items, buffersize * chunksize)))
         except BaseException as error:
             job.give_up(error)
             raise
-        feed = Feed(_feed(weakref.ref(self), job, fn, items, chunksize))
+        feed = Feed(_feed(weakref.ref(self), job, items, chunksize))
         return results(job, feed, deadline)
 
-    def _add(self, job: MapJob, fn: Any, items: list[Any]) -> None:
+    def _add(self, job: MapJob, items: list[Any]) -> None:
         """Put more items into a job and its span into line."""
         if not items:
             return
@@ -147,7 +146,7 @@ class MapCalls:
             job.meter.expect(len(items))
         flat = items if job.single else [*itertools.chain.from_iterable(items)]
         if job.apply_to is not None or (form := simple_form(flat)) is None:
-            form, items = self._pickled(job, fn, items)
+            form, items = self._pickled(job, items)
         elif job.single and form == PLAIN:
             form = SINGLE
         elif job.single:
@@ -159,7 +158,7 @@ class MapCalls:
             spans = [job.add(form, items[i : i + job.chunk]) for i in starts]
             self._put(job.settings, [*itertools.chain.from_iterable(spans)])
 
-    def _pickled(self, job: MapJob, fn: Any, items: list[Any]) -> tuple[int, list[Any]]:
+    def _pickled(self, job: MapJob, items: list[Any]) -> tuple[int, list[Any]]:
         """The arguments of these calls as they travel, and in which form; the job needs it all.
 
         In the form PICKLED those that cannot be pickled are a Failure.
@@ -186,7 +185,7 @@ class MapCalls:
                 payload, needs = self._functions.dumps_call((row, keywords))
                 payloads.append(self._fit(payload))
             except Exception as error:
-                payloads.append(Failure(not_pickled(named(fn), error)))
+                payloads.append(Failure(not_pickled(job.definition.name, error)))
             else:
                 job.need(needs)
         return PICKLED, payloads
@@ -250,9 +249,7 @@ def _portions(items: Iterator[Any], chunksize: int, *, quick: bool) -> Iterator[
         yield portion
 
 
-def _feed(
-    executor: Any, job: MapJob, fn: Any, items: Iterator[Any], chunksize: int
-) -> Iterator[bool]:
+def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> Iterator[bool]:
     """Each step puts one more chunk of a lazy map into its job."""
     while chunk := list(itertools.islice(items, chunksize)):
         alive = executor()
@@ -260,7 +257,7 @@ def _feed(
             raise RuntimeError("cannot schedule new futures: the executor is gone")
         start = len(job.items)
         try:
-            alive._add(job, fn, chunk)
+            alive._add(job, chunk)
         except BaseException as error:
             job.fail(start, error)
             raise
