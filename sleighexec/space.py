@@ -113,6 +113,12 @@ class Variable:
         self.lent = 0  # loans that are out
         self.deleted = False
 
+    def with_lent(self, lent: Iterable[Value]) -> list[Value]:
+        """All its values as they stand when those on loan, oldest loan first, have come back."""
+        if self.mode == LIFO:
+            return [*self.values, *reversed([*lent])]
+        return [*lent, *self.values]
+
 
 class Workspace:
     def __init__(self, name: str, number: int) -> None:

@@ -242,7 +242,7 @@ class FileStore:
         for variable in workspace.variables.values():
             if variable.mode != UNKNOWN:
                 file.append(wire.encode(0, Declare(number, variable.name, variable.mode)))
-            for value in (*lent.get(variable, ()), *variable.values):
+            for value in variable.with_lent(lent.get(variable, ())):
                 value_number = next(self._numbers)
                 frame = wire.encode(value_number, Store(number, variable.name, (value,)))
                 old = self._values.pop(id(value), (0, 0))

@@ -165,6 +165,21 @@ def test_a_loan_that_was_out_when_the_server_died_is_first_in_line(house: House)
     assert house.contents() == {"x": [0, 1, 2]}
 
 
+def test_a_loan_of_a_stack_is_its_top_when_it_was_written_anew(house: House) -> None:
+    with house.server() as server:
+        ws = server.openWs("kept")
+        ws.declare("x", LIFO)
+        for number in range(4):
+            ws.store("x", number)
+        loans = [ws.borrow("x"), ws.borrow("x")]
+        ws.store("x", 4)
+        server.openWs("kept", persistent=True)  # it is written now
+        for loan in reversed(loans):
+            loan.give_back()
+    with house.workspace() as ws:
+        assert [ws.fetchTry("x") for _ in range(6)] == [3, 2, 4, 1, 0, None]
+
+
 def test_a_killed_server_has_lost_nothing_that_it_said_was_stored(house: House) -> None:
     for number in range(3):
         command = [sys.executable, "-m", "sleighexec", "server", "--store", str(house.path)]
