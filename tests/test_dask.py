@@ -152,7 +152,10 @@ def test_kill_9_of_a_worker_in_mid_run_loses_the_one_call_that_it_ran(on_dask, t
     lost = [error for error in errors if error is not None]
     assert len(lost) <= 1  # none, if it was between two calls
     assert all(type(error) is WorkerLost and error.rank == 0 for error in lost)
-    assert sorted(map(int, marks(path).split())) == list(range(200))
+    ran = [int(text) for text in marks(path).split()]
+    assert len(set(ran)) == len(ran)
+    # What was lost had begun; whether it came as far as its mark is another question.
+    assert {n for n, error in enumerate(errors) if error is None} <= set(ran)
 
 
 def test_kill_9_of_a_worker_costs_nothing_with_retries(on_dask, tmp_path):
