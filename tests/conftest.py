@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer
 from sleighexec.inprocess import LocalConnection
@@ -23,6 +24,11 @@ from tests.daskcluster import DaskCluster, dask_cluster
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts what runs in its background so, and the programs of our tests would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# On a busy machine the first example may take a second, for nothing that a test is about.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def plain_id(value: object) -> str:
