@@ -9,6 +9,7 @@ get no further than to the error that says whose all this is.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -44,7 +45,9 @@ def _in_child() -> None:
         if not (hasattr(lock, "_is_owned") and lock._is_owned()):
             lock._at_fork_reinit()  # as the standard library does with its own
     for thing in list(_things):
-        thing.forget()
+        # Somebody may have closed its descriptor: no reason for the others to go on as they were.
+        with contextlib.suppress(Exception):
+            thing.forget()
     _things.clear()
 
 

@@ -6,6 +6,7 @@ Each use is tried in a child of its own, or in one after the other, below an ala
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import faulthandler
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from sleighexec import NwsServer, SleighExecutor, WorkspaceServer, errors, future, interrupts
+from sleighexec.forks import forget_in_child
 from tests.conftest import PATIENCE
 
 WATCHDOG = 30  # seconds after which a child that hangs is ended
@@ -339,3 +341,14 @@ def test_a_forked_child_of_a_task_is_told_too(executor: SleighExecutor) -> None:
 
     assert executor.submit(fork).result(PATIENCE) == 0
     assert executor.workspace.fetch("x") == 2
+
+
+def test_what_cannot_let_go_keeps_no_other_from_it(things: Things) -> None:
+    class Stubborn:
+        def forget(self) -> None:
+            raise OSError(errno.EBADF, "its descriptor was closed by somebody")
+
+    stubborn = [Stubborn() for _ in range(50)]  # some of them come first, whatever the order
+    for each in stubborn:
+        forget_in_child(each)
+    assert in_child(lambda: use_all(things)) == 0
