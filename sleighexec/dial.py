@@ -29,6 +29,7 @@ def connect(url: str | os.PathLike[str], role: int = CLIENT) -> SocketConnection
         AuthenticationError: One side does not hold the other's key.
         ConnectError: Nobody listens there, or it hung up.
         ValueError: That is no URL of a server.
+        TypeError: It is neither a text nor a path.
     """
     url = os.fspath(url)
     if url == "unix":

@@ -113,10 +113,10 @@ class Variable:
         self.lent = 0  # loans that are out
         self.deleted = False
 
-    def with_lent(self, lent: Iterable[Value]) -> list[Value]:
+    def with_lent(self, lent: Sequence[Value]) -> list[Value]:
         """All its values as they stand when those on loan, oldest loan first, have come back."""
         if self.mode == LIFO:
-            return [*self.values, *reversed([*lent])]
+            return [*self.values, *reversed(lent)]
         return [*lent, *self.values]
 
 
