@@ -21,6 +21,7 @@ from sleighexec import (
     WorkerLost,
     current_worker,
 )
+from sleighexec.engines.losses import Losses
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.resources import needs_of, visible
 from tests.conftest import alive, wait_for
@@ -235,14 +236,23 @@ def test_calls_fail_when_the_last_worker_that_had_it_leaves(tmp_path: Path) -> N
         assert with_gpu.submit(rank).result(PATIENCE) == 1
 
 
+@pytest.mark.parametrize("heard", [True, False])
 def test_calls_fail_when_the_machine_that_had_it_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: bool
 ) -> None:
     monkeypatch.setattr("sleighexec.engines.places.FIRST_PAUSE", 0.05)
     gate = tmp_path / "gate"
     gate.touch()
     command = ("sh", "-c", f"test -e {gate} || exit 4; {{agent}}")
     newt = Command(command, name="newt", resources=GPU)
+    if not heard:  # its worker may be read, and work, before the agent's word that it was started
+        hear = Losses._hear_agent
+
+        def hear_others(engine: Losses, launcher: Any, *message: Any) -> None:
+            if launcher != newt:
+                hear(engine, launcher, *message)
+
+        monkeypatch.setattr(Losses, "_hear_agent", hear_others)
     with SleighExecutor(launcher=[Local(1), newt]) as executor:
         with_gpu = executor.options(resources=GPU, retries=1)
         agent = with_gpu.submit(os.getppid).result(PATIENCE)

@@ -490,8 +490,11 @@ class BuiltinEngine(Losses):
         elif kind is Join:
             worker.pid, worker.host = message.pid, message.host
             worker.system, worker.python = message.system, message.python
-            if message.memory and is_remote(self._places.launchers[worker.rank]):
-                if (agent := self._agent_of(worker)) is not None:
+            launcher, agent = self._places.launchers[worker.rank], self._agent_of(worker)
+            if agent is not None:  # it lives, also if its own word comes later or never
+                self._heard(launcher, agent)
+            if message.memory and is_remote(launcher):
+                if agent is not None:
                     worker.known.carry = partial(agent.depot.carry, connection)
             elif message.memory:
                 connection.share_memory()
