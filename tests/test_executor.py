@@ -34,7 +34,7 @@ from sleighexec.engines.workers import WorkerLink
 from sleighexec.functions import LONG, PLAIN
 from sleighexec.future import SleighFuture
 from sleighexec.mapping import MapJob
-from tests.conftest import wait_for, wait_for_file
+from tests.conftest import wait_behind, wait_for, wait_for_file, wait_until_behind
 
 PATIENCE = 20
 
@@ -981,6 +981,20 @@ def test_a_failing_initializer_breaks_the_pool_and_says_why(
         assert executor._broken
         with pytest.raises(errors.PoolBrokenError, match="initializer"):
             executor.submit(add, 1)
+
+
+def test_what_may_run_again_does_not_hold_up_the_end_of_a_broken_pool(tmp_path: Path) -> None:
+    def prepare() -> None:
+        if (tmp_path / "fail").exists():
+            raise LookupError
+
+    with SleighExecutor(2, initializer=prepare) as executor:
+        again = executor.options(retries=1).submit(wait_behind, tmp_path / "gate")
+        wait_until_behind(tmp_path / "gate")
+        (tmp_path / "fail").touch()
+        other = executor.submit(abs, -1)  # for which a second worker is started
+        for future in (again, other):
+            assert isinstance(future.exception(PATIENCE), errors.PoolBrokenError)
 
 
 def test_a_failing_initializer_is_logged_in_the_worker(tmp_path: Path) -> None:

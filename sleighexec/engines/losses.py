@@ -185,6 +185,8 @@ class Losses(Hosts):
             self._withdraw_waiting()
         elif breaks:
             self._break(BROKEN_BY_CRASH, None)
+        elif self.broken is not None:
+            self._fail_waiting()  # what has come back from it
         elif not worker.ready and not loss.host_lost:
             self._count_failed_start(loss)
         self._scale()
@@ -207,14 +209,17 @@ class Losses(Hosts):
             self.broken = cause if cause is not None else ExecutorError(text)
             self._broken_text = text
             self._pids.notify_all()
-        for task in self._lines.take():
-            self.server.defer(task.fail, self._broken_error)
+        self._fail_waiting()
         for worker in self._workers.values():
             for loan in worker.loans:
                 for task in loan.tasks:
                     self.server.defer(task.fail, self._broken_error)
         for agent in self._agents.values():
             agent.kill()
+
+    def _fail_waiting(self) -> None:
+        for task in self._lines.take():
+            self.server.defer(task.fail, self._broken_error)
 
     def _broken_error(self) -> BaseException:
         """An error of its own for everybody, so that their tracebacks do not pile up."""
