@@ -351,7 +351,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         if self._group is not None:
             self._leave_group()
 
-    def deliver_run(self, index: int, values: list[Any]) -> None:
+    def deliver_run(self, index: int, values: list[Any], *, objects: bool = False) -> None:
         self.deliver(0, values[0], None)
 
     def lost(self, loss: Loss, *, again: bool) -> tuple[list[Any], Any]:

@@ -10,9 +10,11 @@ how long its calls were found to take.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import TimeoutError
 
 from sleighexec.engines.outcomes import lost_error
@@ -41,12 +43,23 @@ class Failure:
 
 
 class _Run:
-    """Results that came together, the first of them last: it stands in the place of that one."""
+    """Results that came together: it stands in the place of the first of them."""
 
-    __slots__ = ("values",)
+    __slots__ = ("objects", "values")
 
-    def __init__(self, values: list[Any]) -> None:
-        self.values = values[::-1]
+    def __init__(self, values: list[Any], objects: bool) -> None:
+        """`objects`: there are others than numbers and texts among them."""
+        self.values, self.objects = values, objects
+
+    def __iter__(self) -> Iterator[Any]:
+        """One after the other, once. An object is held no longer when it has been taken."""
+        if not self.objects:
+            return iter(self.values)
+        self.values.reverse()
+        return map(list.pop, itertools.repeat(self.values, len(self.values)))
+
+    def __len__(self) -> int:
+        return len(self.values)
 
 
 class MapJob:
@@ -116,14 +129,14 @@ class MapJob:
             with self._condition:
                 self._condition.notify_all()
 
-    def deliver_run(self, index: int, values: list[Any]) -> None:
+    def deliver_run(self, index: int, values: list[Any], *, objects: bool = False) -> None:
         end = index + len(values)
         if self.cancelled:  # some of them may have been given an error
             for number, value in enumerate(values, index):
                 self.deliver(number, value, None)
             return
         self.items[index:end] = [None] * len(values)
-        self.results[index] = values[0] if len(values) == 1 else _Run(values)
+        self.results[index] = values[0] if len(values) == 1 else _Run(values, objects)
         if self.meter is not None:
             self.meter.ended(len(values))
         if index <= self._wanted < end:
@@ -135,8 +148,8 @@ class MapJob:
         for index in range(start, len(self.items)):
             self.deliver(index, None, error)
 
-    def take(self, index: int, deadline: float | None) -> list[Any]:
-        """The results from one item on that came together, the first one last, when it is there.
+    def take(self, index: int, deadline: float | None) -> _Run:
+        """The results from one item on that came together, when the first one is there.
 
         Their place forgets them.
 
@@ -148,13 +161,13 @@ class MapJob:
             self._wait(index, deadline)
         found, self.results[index] = self.results[index], _TAKEN
         if type(found) is _Run:
-            return found.values
+            return found
         if type(found) is Failure:
             try:
                 raise found.error
             finally:
                 found = None
-        return [found]
+        return _Run([found], objects=True)
 
     def _wait(self, index: int, deadline: float | None) -> None:
         engine = self.engine
@@ -321,22 +334,51 @@ class Feed:
             raise problem
 
 
-def results(job: MapJob, more: Feed | None, deadline: float | None) -> Iterator[Any]:
+class Results(itertools.chain[Any]):
+    """The results of a map, in order: an iterator that can be closed, as a generator can."""
+
+    __slots__ = ("__weakref__", "_runs")
+    _runs: Generator[Iterator[Any], None, None]
+
+    @classmethod
+    def of(cls, runs: Generator[Iterator[Any], None, None]) -> Results:
+        """The results that stand in these rows."""
+        self = cls.from_iterable(runs)
+        assert isinstance(self, Results)
+        self._runs = runs
+        return self
+
+    def close(self) -> None:
+        """Nobody wants any more of them."""
+        self._runs.close()
+        deque(self, maxlen=0)  # what is left of the present row
+
+
+def results(job: MapJob, more: Feed | None, deadline: float | None) -> Results:
     """The results of a job in order; `more` puts the next items into it, one span at a time."""
+    return Results.of(_runs(job, more, deadline))
+
+
+def _runs(
+    job: MapJob, more: Feed | None, deadline: float | None
+) -> Generator[Iterator[Any], None, None]:
+    """The results of a job in rows: from one result of a row to the next no line of Python runs."""
     try:
         index, there = 0, job.results
         while index < len(there) or (more is not None and more()):
-            values = job.take(index, deadline)
-            index += len(values)
-            # A generator must not hold what it has yielded: each one leaves the list for good.
+            run = job.take(index, deadline)
+            end = index + len(run)
             if more is None:
-                while values:
-                    yield values.pop()
-            else:
-                while values:
-                    yield values.pop()
-                    if (index - len(values)) % job.chunk == 0:
-                        more()
+                yield iter(run)
+                index = end
+                continue
+            each = iter(run)
+            while index < end:
+                count = min(job.chunk - index % job.chunk, end - index)
+                yield itertools.islice(each, count)
+                index += count
+                if index % job.chunk == 0:
+                    more()
         if more is not None:
             more.end()
     except BaseException as error:

@@ -30,7 +30,7 @@ class Outcomes:
     Attributes:
         finished: Calls that have ended, also the number of the last one. While calls run it is
             behind; whoever calls a method that writes has set it.
-        slotted: The type of results that have slots in the open run; or nothing.
+        slotted: The type of results that have slots in the open run; None: there are no slots.
         straight: The types of results that simply go into the open run.
         texts: …and those for which it depends on how long one is. All three are empty if the
             present call has printed, and for the first of several calls, whose result decides
@@ -56,7 +56,7 @@ class Outcomes:
         self.finished = 0
         self.straight: set[type] = set(pickling.ATOMS)
         self.texts: set[type] = {str, bytes}
-        self.slotted: set[type] = set()
+        self.slotted: type | None = None
         self._undecided = False
         self.lock = threading.RLock()
         self.outbox = Outbox(post_output, is_sending, self.lock)
@@ -90,8 +90,9 @@ class Outcomes:
 
     def _hold(self) -> None:
         """Have no result go straight into the open run."""
-        for types in (self.slotted, self.straight, self.texts):
-            types.clear()
+        self.slotted = None
+        self.straight.clear()
+        self.texts.clear()
 
     def _allow(self, kind: type | None = None) -> None:
         """Have simple results go straight into the open run; `kind`: only those of that type."""
@@ -99,7 +100,7 @@ class Outcomes:
         if self._text.size:
             return  # the present call has printed that: it comes first
         if kind is not None:
-            self.slotted.add(kind)
+            self.slotted = kind
         else:
             self.straight.update(pickling.ATOMS)
             self.texts.update((str, bytes))

@@ -115,8 +115,11 @@ class Sink(Protocol):
     def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
         """The outcome of one call. Runs callbacks: never under a lock of ours."""
 
-    def deliver_run(self, index: int, values: list[Any]) -> None:
-        """The values that a row of calls returned, the first of them that of call `index`."""
+    def deliver_run(self, index: int, values: list[Any], *, objects: bool = False) -> None:
+        """The values that a row of calls returned, the first of them that of call `index`.
+
+        `objects`: there are others than numbers and texts among them.
+        """
 
 
 class Task(Protocol):

@@ -315,7 +315,7 @@ class Worker:
         """Run calls of one function. The straight path of a call: what can be, is done before."""
         pop, form, limits = group.items.popleft, group.form, group.limits
         outcomes = self._outcomes
-        slotted, straight, texts = outcomes.slotted, outcomes.straight, outcomes.texts
+        straight, texts = outcomes.straight, outcomes.texts
         dumps, version, most = marshal.dumps, pickling.EVERYWHERE, pickling.OUT_OF_BAND
         words, write = self._words, self._journal.write
         halt, number = self._halt, outcomes.finished
@@ -323,6 +323,7 @@ class Worker:
         function = self._learned.ready(group.key)
         careful = function is None or limits is not None or bool(self._learned.failed)
         harmless = form in (SINGLE, PLAIN)  # nothing happens when such arguments go
+        simple = form == SINGLE and not careful  # the shortest way, which is looked for first
         end, slots, first = outcomes.open_run(number + 1, several=len(group.items) > 1)
         while True:
             try:
@@ -340,7 +341,7 @@ class Worker:
             try:
                 if careful:
                     function = self._careful_begin(group)
-                if form == SINGLE:
+                if simple or form == SINGLE:
                     result = function(item)
                 elif form == PLAIN:
                     result = function(*item)
@@ -354,8 +355,10 @@ class Worker:
                     item = arguments(item, self._learned.payload)
                     result = function(*item[0], **item[1])
                 try:
-                    if type(result) in slotted:
+                    if type(result) is outcomes.slotted:
                         slots[number - first] = result
+                        if simple:
+                            continue
                         if not harmless:
                             outcomes.records.commit(number)
                     elif type(result) in straight or (type(result) in texts and len(result) < most):

@@ -377,6 +377,33 @@ def test_a_closed_map_runs_no_more(executor: SleighExecutor, tmp_path: Path) -> 
     assert len(list(tmp_path.iterdir())) < 50
 
 
+@pytest.mark.parametrize("buffersize", [None, 20])
+def test_a_closed_map_gives_nothing_more_of_what_was_there(
+    executor: SleighExecutor, buffersize: int | None
+) -> None:
+    results = executor.map(abs, range(1000), buffersize=buffersize)
+    assert [next(results), next(results)] == [0, 1]
+    results.close()  # type: ignore[attr-defined]
+    assert list(results) == []
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("make", [abs, float, str, Point, divmod])
+@pytest.mark.parametrize("options", [{}, {"buffersize": 7}, {"buffersize": 2, "chunksize": 3}])
+def test_map_gives_results_of_each_kind_in_order_however_they_come(
+    executor: SleighExecutor, make: Any, options: dict[str, int]
+) -> None:
+    arguments = [range(200), [7] * 200] if make is divmod else [range(200)]
+    assert list(executor.map(make, *arguments, **options)) == list(map(make, *arguments))
+
+
+def test_a_map_holds_no_object_that_was_taken(executor: SleighExecutor) -> None:
+    results = executor.map(Point, range(50))
+    for _ in range(50):
+        reference = weakref.ref(next(results))
+        assert reference() is None
+
+
 def test_map_calls_a_submit_that_was_replaced(executor: SleighExecutor) -> None:
     calls: list[object] = []
     submit = executor.submit

@@ -70,7 +70,7 @@ def _deliver_mixed(sink: Sink, index: int, data: list[Any]) -> None:
     begin = 0
     for end, error in [*broken, (len(values), None)]:
         if end > begin + 1:
-            sink.deliver_run(index + begin, values[begin:end])
+            sink.deliver_run(index + begin, values[begin:end], objects=True)
         elif end > begin:
             sink.deliver(index + begin, values[begin], None)
         if error is not None:
