@@ -13,6 +13,8 @@ import multiprocessing
 import sys
 import threading
 import unittest
+from collections.abc import Collection
+from typing import Any
 
 import pytest
 
@@ -143,16 +145,19 @@ def _stopped_threads_are_collected_before_they_are_counted(monkeypatch: pytest.M
     """3.10 keeps a stopped thread that it finds, and then waits a hundred collections for it."""
     from test.support import threading_helper
 
-    def cleanup(*before: object, _cleanup: object = threading_helper.threading_cleanup) -> None:
-        wait_for(_no_thread_is_garbage, "something keeps a thread that has stopped")
-        _cleanup(*before)  # type: ignore[operator]
+    def cleanup(
+        count: int, before: Collection[object], _cleanup: Any = threading_helper.threading_cleanup
+    ) -> None:
+        wait_for(lambda: _no_thread_is_garbage(before), "something keeps a stopped thread")
+        _cleanup(count, before)
 
     monkeypatch.setattr(threading_helper, "threading_cleanup", cleanup)
 
 
-def _no_thread_is_garbage() -> bool:
+def _no_thread_is_garbage(before: Collection[object]) -> bool:
+    """Whether none has stopped and is there still, but for those that had been there before."""
     threads = list(threading._dangling)  # type: ignore[attr-defined]
-    if all(thread.is_alive() for thread in threads):
+    if all(thread in before or thread.is_alive() for thread in threads):
         return True
     del threads
     gc.collect()
