@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sleighexec import FIFO, LIFO, MULTI, SINGLE, WorkspaceServer
+from sleighexec import FIFO, LIFO, MULTI, SINGLE, SleighExecutor, WorkspaceServer
 from tests.stress.chaos import Chaos
 from tests.stress.linear import (
     BACK,
@@ -25,7 +25,12 @@ from tests.stress.linear import (
     UndecidedError,
     linearizable,
 )
-from tests.stress.planted import ServesAFetcherBeforeAFinder, ServesTheNewestFetcherFirst
+from tests.stress.planted import (
+    WORKERS,
+    Planting,
+    ServesAFetcherBeforeAFinder,
+    ServesTheNewestFetcherFirst,
+)
 from tests.stress.traffic import Round, serve_in_turn
 
 pytestmark = pytest.mark.once
@@ -70,6 +75,13 @@ def test_a_planted_bug_in_the_order_of_service_is_found(
     monkeypatch.setattr("sleighexec.standalone.Space", broken)
     with WorkspaceServer("unix") as server, pytest.raises(AssertionError, match="served"):
         serve_often(server.url)
+
+
+@pytest.mark.parametrize("what", WORKERS)
+def test_a_bug_of_workers_can_be_planted(what: str) -> None:
+    """Else no worker could be had, and that would pass for a bug that is found."""
+    with SleighExecutor(launcher=Planting(WORKERS[what], 1)) as executor:
+        assert executor.submit(abs, -1).result(30) == 1
 
 
 # ---------------------------------------------------------------------- the checker itself

@@ -125,24 +125,24 @@ Worker._return = late
 # Statements for the process of the agent, run before its first fork.
 WORKERS = {
     "a worker that answers a call twice": """
-from sleighexec.worker import Worker
-was = Worker._write_record
-def twice(self, flag, data):
-    was(self, flag, data)
-    if data is not None and self._finished % 20 == 0:
-        self._finished += 1
-        was(self, flag, data)
-Worker._write_record = twice
+from sleighexec.outcomes import Outcomes
+was, written = Outcomes.write_result, []
+def twice(self, result):
+    written.append(None)
+    if len(written) % 20 == 0:
+        was(self, result)
+    return was(self, result)
+Outcomes.write_result = twice
 """,
     "a worker that swaps two results": """
-from sleighexec.worker import Worker
-was, kept = Worker._pickled, []
+from sleighexec.outcomes import Outcomes
+was, kept = Outcomes._pickled, []
 def swapped(self, result):
     kept.append(was(self, result))
     if len(kept) % 30 == 0 and kept[-1][1] and kept[-2][1]:
         return kept[-2]
     return kept[-1]
-Worker._pickled = swapped
+Outcomes._pickled = swapped
 """,
     "a worker that gives back one call too few": """
 from sleighexec.worker import Worker
