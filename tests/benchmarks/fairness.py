@@ -34,6 +34,7 @@ def measures(quick: bool) -> list[Measure]:
     return [
         _efficiency("even-1ms", "sleeps of 1 ms", [0.001] * (400 // part), rounds, at_least),
         _efficiency("even-10ms", "sleeps of 10 ms", few, rounds),
+        _efficiency("even-20ms", "sleeps of 20 ms", [0.020] * (40 // part), rounds),
         _efficiency(
             "uneven", "sleeps, lognormal (median 2.5 ms, sigma 1)", uneven, rounds, at_least
         ),
