@@ -41,6 +41,7 @@ from sleighexec.messages import (
     Leaving,
     Moved,
     Payload,
+    Recall,
     Signal,
     Start,
     Started,
@@ -134,15 +135,22 @@ class Agent:
         So those that are to start together are forked one right after the other.
         """
         starts: list[tuple[Start, int]] = []
+        recalled: set[int] = set()
         while len(starts) < BUNCH and (messages := self._receive()):
             for message in messages:
                 if type(message) is Start:
                     starts.append((message, self._descriptors.popleft()))
                     continue
+                if type(message) is Recall:
+                    recalled.add(message.worker)
+                    continue
                 if (worker := self._fork(starts)) is not None:
                     return worker
                 starts.clear()
                 self._do(message)
+        if recalled:  # all at once: they have one pause in common
+            children = [each for each in self._children.values() if each.number in recalled]
+            self._halt(children, still=False)
         return self._fork(starts)
 
     def _receive(self) -> list[Any]:
@@ -231,23 +239,25 @@ class Agent:
             if late:  # then perhaps all of us stood still, and go on together
                 child.still_since = now
             elif now - child.still_since >= HALT_SECONDS:
-                self._halt(child)
+                child.still_since, child.halted = None, True
+                self._halt([child], still=True)
 
-    def _halt(self, child: Child) -> None:
-        """See that a worker begins nothing more, however soon it is continued, and tell of it.
+    def _halt(self, children: list[Child], *, still: bool) -> None:
+        """See that workers begin nothing more, though they may run, and tell what has begun.
 
-        First we write, then we look; it writes what it begins, then looks. So whoever continues
-        it meanwhile: we see the call that it begins, or it sees that it must ask.
+        First we write, then we look; they write what they begin, then look. So whatever one does
+        meanwhile: we see the call that it begins, or it sees that it must ask.
         """
-        child.still_since, child.halted = None, True
-        child.halts += 1
-        child.journal.halt(child.halts)
+        for child in children:
+            child.halts += 1
+            child.journal.halt(child.halts)
         time.sleep(SEEN_SECONDS)
-        records, begun = child.journal.read()
-        if not child.stands_still() or child.journal.read() != (records, begun):
-            records = b""  # it may have been writing while we read: then it sends them itself
-        halted = Halted(child.number, begun, child.journal.loan(), child.halts, (Payload(records),))
-        self._tell(halted)
+        for child in children:
+            records, begun = child.journal.read()
+            if not child.stands_still() or child.journal.read() != (records, begun):
+                records = b""  # it may have been writing while we read: then it sends them itself
+            loan, values = child.journal.loan(), (Payload(records),) if records else ()
+            self._tell(Halted(child.number, begun, loan, child.halts, still, values))
 
     def _stirred(self, child: Child, still: bool) -> None:
         """A worker was stopped, or continued."""

@@ -372,7 +372,7 @@ class SetupFailed(Message):
 
 
 class Revoked(Message):
-    """To a worker that stood still: what it has not begun of the loans up to this one is others'.
+    """To a worker that was halted: what it has not begun of the loans up to this one is others'.
 
     Attributes:
         begun: The number of the last call that is still its own.
@@ -500,18 +500,34 @@ class Exited(Message):
         self.stderr, self.values = stderr, values
 
 
+class Recall(Message):
+    """A worker is to begin no more of what it has: say by a Halted what it has begun."""
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+
+
 class Halted(Message):
-    """A worker stands still for long: what it has begun (see `Exited`), and what it has ready.
+    """A worker stands still for long, or calls were recalled: what it has begun (see `Exited`).
 
     It waits for a `Revoked` with the number of this halt before it begins another one. The value
-    is the records of results, without those that it has not written to an end.
+    is the records of results that stand ready, without those that it has not written to an end.
+
+    Attributes:
+        still: Whether it stands still: then it is to get nothing until it has `Moved`.
     """
 
     def __init__(
-        self, worker: int, begun: int, loan: int, halt: int, values: Sequence[Payload] = ()
+        self,
+        worker: int,
+        begun: int,
+        loan: int,
+        halt: int,
+        still: bool,
+        values: Sequence[Payload] = (),
     ) -> None:
         self.worker, self.begun, self.loan = worker, begun, loan
-        self.halt, self.values = halt, values
+        self.halt, self.still, self.values = halt, still, values
 
 
 class Moved(Message):

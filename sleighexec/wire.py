@@ -194,6 +194,7 @@ _form(74, m.Attach)
 _form(75, m.Keep, "number")
 _form(76, m.Kept, "number")
 _form(77, m.Forget)
+_form(78, m.Recall, "worker")
 
 _PLAIN = 1  # flag: all buffers belong to one pickled value
 _EACH = 2  # flag: each buffer is a value, all of the kind in the upper four bits

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     import socket
 
 TICK = 0.001  # seconds: a call that runs longer is a long one, where most are short
-AHEAD = 0.015  # seconds: where most calls take up to so long the next ones are fetched early
+AHEAD = 0.1  # seconds: where most calls take up to so long the next ones are fetched early
 BATCH = 0.004  # seconds that a batch should take
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
 DOZE_AFTER = 50  # looks without need after which the helper looks less often
@@ -233,7 +233,7 @@ class Worker:
             several = len(groups) > 1 or (len(groups) == 1 and len(groups[0].items) > 1)
             if (several or (more and 0 < self._seconds < AHEAD)) and self._left is None:
                 # Ask for the next ones now, they arrive while these run.
-                self._tick = max(TICK, 2 * self._seconds)
+                self._tick = min(max(TICK, 2 * self._seconds), AHEAD)
                 if not self._leaving:
                     self._prefetch = connection.post(Ask(self._wanted(), ahead=1))
                 several = True

@@ -165,7 +165,7 @@ def test_every_message_has_a_form():
     others |= {m.SetupFailed, m.Need, m.Report}
     others |= {m.Lease, m.Leased, m.Release, m.Offer, m.Accept, m.Identify, m.Again}
     agents = {m.Start, m.Started, m.Signal, m.KillCall, m.Exited, m.StopAgent, m.Watch}
-    agents |= {m.Halted, m.Moved, m.Leaving, m.Attach, m.Keep, m.Kept, m.Forget}
+    agents |= {m.Recall, m.Halted, m.Moved, m.Leaving, m.Attach, m.Keep, m.Kept, m.Forget}
     assert set(CLASSES) == requests | others | agents
 
 

@@ -20,7 +20,7 @@ from sleighexec.connections import Connection
 from sleighexec.errors import HostError
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.launchers.base import LAUNCH_SECONDS, Handle, Launcher, is_remote
-from sleighexec.messages import Attach, KillCall, Signal, Start, StopAgent, Watch
+from sleighexec.messages import Attach, KillCall, Recall, Signal, Start, StopAgent, Watch
 from sleighexec.server import Server
 
 if TYPE_CHECKING:
@@ -166,6 +166,10 @@ class AgentLink:
     def kill_call(self, worker: int, call: int) -> None:
         """Have it kill a worker if that runs its call of this number right now."""
         self._connection.send(0, KillCall(worker, call))
+
+    def recall(self, worker: int) -> None:
+        """Have it see that a worker begins nothing more; its answer is a Halted."""
+        self._connection.send(0, Recall(worker))
 
     def watch(self, limits: tuple[float, int]) -> None:
         """Have it look often enough for calls with these limits."""

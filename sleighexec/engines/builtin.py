@@ -544,6 +544,8 @@ class BuiltinEngine(Losses):
             self._waiting[worker] = tag, most
             if self._lines.usual.tasks:  # they came meanwhile
                 self._serve(self._lines.usual)
+            if len(self._waiting) < len(self._workers):
+                self._share_out()
         if self._idle_timeout is not None:
             worker.idle_since = time.monotonic()
             self.server.wake_by(worker.idle_since + self._idle_timeout)
@@ -684,6 +686,7 @@ class BuiltinEngine(Losses):
         """The time has come for something that was put off."""
         if self._start_at:
             self._scale()
+        self._share_out()
         self._miss_machine(now)
         self._drain_in_time(now)
         if self._idle_timeout is None:

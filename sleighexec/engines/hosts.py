@@ -60,6 +60,7 @@ class Hosts:
     _scale: Callable[..., None]
     _state_of: Callable[[WorkerLink], str]
     _send_away: Callable[[WorkerLink], None]
+    _recall: Callable[[WorkerLink], None]
     _hear_agent: Callable[[Launcher, Connection, int, Any], None]
     _lost_agent: Callable[[Launcher], None]
     _break: Callable[[str, BaseException | None], None]
@@ -262,6 +263,8 @@ class Hosts:
             if self._places.launchers[worker.rank] == launcher:
                 worker.draining = True
                 self._send_away_idle(worker)
+                if worker.has_more():
+                    self._recall(worker)
         self._end_drained(launcher)
 
     def _end_drained(self, launcher: Launcher) -> None:

@@ -131,6 +131,12 @@ class Lines:
                     behind = behind or line
         return self.usual if self.usual.tasks else behind
 
+    def is_open(self, line: Line, offer: Offer) -> bool:
+        """Whether a worker that has this may take what is in a line, if that is no mailbox."""
+        if line is self.usual:
+            return True
+        return any(satisfies(offer, n) for (_, n), each in self.ranked.items() if each is line)
+
     def wanted(
         self, free: Sequence[int], coming: Sequence[int], offer: Callable[[int], Offer]
     ) -> list[int]:

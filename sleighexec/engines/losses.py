@@ -1,6 +1,6 @@
 """The part of the engine that knows losses: workers that stand still or end, and what they had.
 
-agent ─▶ Halted   what it has not begun is for others          ─▶ Moved: it goes on
+agent ─▶ Halted   what it has not begun is for others: recalls ─▶ Moved: it goes on
       ─▶ Exited   results in its journal are delivered; the call that had begun is lost or
                   tried again, the rest is first in line again ─▶ another one is started
       ─▶ its own end: all of that for each of its workers, without their journals
@@ -14,10 +14,11 @@ import time
 from collections.abc import Callable
 
 from sleighexec.connections import Connection
-from sleighexec.engines.hosts import Hosts, by_itself
-from sleighexec.engines.lines import Line, Loan
+from sleighexec.engines.hosts import by_itself
+from sleighexec.engines.lines import Line
 from sleighexec.engines.outcomes import BROKEN_BY_CRASH, lose
 from sleighexec.engines.processes import WorkerProcess
+from sleighexec.engines.recalls import Recalls
 from sleighexec.engines.workers import WorkerLink
 from sleighexec.errors import ExecutorError
 from sleighexec.hints import Any
@@ -27,9 +28,6 @@ from sleighexec.messages import (
     Halted,
     Leaving,
     Moved,
-    Nothing,
-    Payload,
-    Revoked,
     Started,
 )
 from sleighexec.task import Loss, Task
@@ -41,10 +39,9 @@ START_PAUSE = 0.1  # seconds before the next one, after the second of them; then
 LONGEST_START_PAUSE = 1.0
 
 
-class Losses(Hosts):
+class Losses(Recalls):
     """What an engine has of this subject. All under the server's lock."""
 
-    _waiting: dict[WorkerLink, tuple[int, int]]
     _broken_text: str
     _break_on_crash: bool
     _killing: bool
@@ -53,8 +50,6 @@ class Losses(Hosts):
 
     # What it asks of the rest of the engine.
     _serve: Callable[[Line], None]
-    _answered: Callable[[WorkerLink, Payload], None]
-    _give_back: Callable[[WorkerLink, Loan, int], None]
     _signal_one: Callable[[WorkerLink], Callable[[int], None]]
 
     def _hear_agent(self, launcher: Launcher, _: Connection, tag: int, message: Any) -> None:
@@ -88,29 +83,6 @@ class Losses(Hosts):
                 printed=bytes(printed.head),
             )
             self._bury(worker, loss, begun)
-
-    def _take_back(self, worker: WorkerLink, message: Halted) -> None:
-        """A worker stands still: what it has not begun is for others, and it gets nothing new.
-
-        It asks before it begins another call, and learns from what we send here what is its own:
-        until then nothing that it says of these loans counts, but the results of what it began.
-        """
-        self.server.catch_up(worker.connection)  # with that, we know all that it has said
-        for payload in message.values:
-            self._answered(worker, payload)
-        worker.stopped = True
-        if asked := self._waiting.pop(worker, None):
-            worker.connection.send(asked[0], Nothing())  # when it goes on, it asks again
-        loans = list(worker.loans)
-        counts = [sum(task.size() for task in loan.tasks) for loan in loans]
-        worker.kept = worker.begun(message.begun, message.loan)
-        left = sum(counts) - max(worker.kept - worker.answered, 0)
-        worker.revoked = max(worker.revoked, *(loan.number for loan in loans), 0)
-        for loan, count in zip(reversed(loans), reversed(counts)):
-            if left > 0:
-                self._give_back(worker, loan, min(left, count))
-            left -= count
-        worker.connection.send(0, Revoked(worker.revoked, worker.kept, message.halt))
 
     def _lost_connection(self, connection: Connection) -> None:
         """A worker closed its socket: it is ending, or a task closed everything."""

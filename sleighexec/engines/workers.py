@@ -49,6 +49,8 @@ class WorkerLink:
         self.stopped = False  # it stands still, since long enough
         self.revoked = 0  # what it had not begun of the loans up to this one was taken back
         self.kept = 0  # …the number of the last call that was not
+        self.recalled = False  # what it has not begun is to be taken back now
+        self.seen, self.seen_at = -1, 0.0  # number of answers when we looked; since when it is so
         self.answered = 0  # number of its last call whose outcome came
         self.known = Known(functions)
         self.process: WorkerProcess | None = None
@@ -56,6 +58,14 @@ class WorkerLink:
     def whereabouts(self) -> tuple[int, int | None, str]:
         """Rank, process id and host."""
         return self.rank, self.pid, self.host
+
+    def has_more(self) -> bool:
+        """Whether it has other calls than the present one."""
+        loans = self.loans
+        if len(loans) != 1:
+            return len(loans) > 1
+        tasks = loans[0].tasks
+        return len(tasks) > 1 or tasks[0].size() > 1
 
     def begun(self, number: int, loan: int) -> int:
         """The number of the last call that it has begun, from what its journal says of it.

@@ -1,0 +1,226 @@
+"""What a worker has read ahead is for others when they have nothing to do, whatever it runs.
+
+The long calls here keep their interpreter to themselves: no thread of the worker could give back
+what is behind them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sleighexec import Local, SleighExecutor
+from sleighexec.engines.lines import Line, Lines
+from sleighexec.engines.workers import WorkerLink
+from tests.conftest import wait_for, wait_until_behind
+from tests.test_join import Machine
+
+PATIENCE = 30
+USUAL = 0.03  # seconds
+
+
+def rest(_: int = 0) -> int:
+    time.sleep(USUAL)
+    return os.getpid()
+
+
+def hold(gate: str) -> int:
+    """Wait in C, until somebody opens the gate, for writing; no other thread runs meanwhile."""
+    Path(gate).with_suffix(".begun").touch()
+    libc = ctypes.PyDLL(None)
+    libc.close(libc.open(gate.encode(), os.O_RDONLY))  # it is not there if it was open
+    return os.getpid()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Opens the gate that `hold` waits behind; in the end in any case."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+
+    def open_gate() -> None:
+        if path.exists():
+            descriptor = os.open(path, os.O_RDWR)  # does not wait for a reader
+            time.sleep(0.1)
+            os.close(descriptor)
+            path.unlink()
+
+    yield open_gate
+    open_gate()
+
+
+def links(executor: SleighExecutor) -> list[WorkerLink]:
+    engine = executor._engine
+    with engine.server.lock:
+        return list(engine._workers.values())
+
+
+def is_on_loan(executor: SleighExecutor) -> bool:
+    """Whether a worker has calls besides the one that it runs."""
+    return any(worker.has_more() for worker in links(executor))
+
+
+def lead_to_read_ahead(executor: SleighExecutor) -> None:
+    """Have the workers know that calls take some time."""
+    for future in [executor.submit(rest) for _ in range(20)]:
+        future.result(PATIENCE)
+
+
+def test_a_call_behind_one_that_keeps_its_interpreter_is_run_by_others(
+    tmp_path: Path, gate: Callable[[], None]
+) -> None:
+    with SleighExecutor(2) as executor:
+        lead_to_read_ahead(executor)
+        path = str(tmp_path / "gate")
+        before = [executor.submit(rest) for _ in range(4)]
+        long = executor.submit(hold, path)
+        behind = [executor.submit(rest) for _ in range(8)]
+        for future in [*before, *behind]:
+            future.result(PATIENCE)
+        assert not long.done()
+        gate()
+        assert long.result(PATIENCE) not in {future.result() for future in behind[-4:]}
+        assert list(executor.map(abs, range(-100, 0))) == list(range(100, 0, -1))
+
+
+def test_one_that_is_behind_it_is_not_taken_while_all_are_busy(
+    tmp_path: Path, gate: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SleighExecutor(1) as executor:
+        recalled: list[WorkerLink] = []
+        monkeypatch.setattr(executor._engine, "_recall", recalled.append)
+        lead_to_read_ahead(executor)
+        futures = [executor.submit(rest) for _ in range(5)]
+        long = executor.submit(hold, str(tmp_path / "gate"))
+        futures += [executor.submit(rest) for _ in range(5)]
+        wait_until_behind(tmp_path / "gate")
+        time.sleep(0.05)
+        assert is_on_loan(executor)
+        gate()
+        assert len({future.result(PATIENCE) for future in [*futures, long]}) == 1
+        assert recalled == []
+
+
+def once(path: str, seconds: float, number: int) -> int:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, b"%d\n" % number)
+    os.close(file)
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return number
+
+
+def test_calls_that_are_recalled_run_once(tmp_path: Path) -> None:
+    path, chance, asked, recalls = str(tmp_path / "ran"), random.Random(1), 0, 0
+    with SleighExecutor(3) as executor:
+        recall = executor._engine._recall
+
+        def count(worker: WorkerLink) -> None:
+            nonlocal recalls
+            recalls += 1
+            recall(worker)
+
+        executor._engine._recall = count
+        while recalls < 25:
+            lengths = [chance.choice([0.0, 0.002, 0.01])] * chance.randint(6, 20)
+            lengths[chance.randrange(len(lengths))] = 0.05
+            futures = [
+                executor.submit(once, path, length, asked + number)
+                for number, length in enumerate(lengths)
+            ]
+            values = [future.result(PATIENCE) for future in futures]
+            assert values == [*range(asked, asked + len(lengths))]
+            asked += len(lengths)
+            assert asked < 20_000, "nothing is ever recalled"
+    assert Counter(map(int, Path(path).read_text().split())) == Counter(range(asked))
+
+
+def test_a_machine_that_is_to_leave_runs_nothing_more_of_what_it_has(
+    run_directory: Path, tmp_path: Path, gate: Callable[[], None]
+) -> None:
+    with SleighExecutor(launcher=[]) as executor:
+        url = executor.listen()
+        with Machine(url, "--workers", "1") as first:
+            lead_to_read_ahead(executor)
+            before = [executor.submit(rest) for _ in range(3)]
+            long = executor.submit(hold, str(tmp_path / "gate"))
+            behind = [executor.submit(rest) for _ in range(5)]
+            here = before[0].result(PATIENCE)
+            wait_until_behind(tmp_path / "gate")
+            wait_for(lambda: is_on_loan(executor), "it does not read ahead")
+            first.process.send_signal(signal.SIGTERM)
+            wait_for(lambda: not is_on_loan(executor), "it keeps what it has not begun")
+            gate()
+            assert long.result(PATIENCE) == here
+            assert first.ended() == 0
+        with Machine(url, "--workers", "1"):
+            assert here not in {future.result(PATIENCE) for future in behind}
+
+
+def test_a_worker_that_is_killed_amid_a_recall_loses_what_it_ran(
+    tmp_path: Path, gate: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SleighExecutor(2) as executor:
+        lead_to_read_ahead(executor)
+        recall = executor._engine._recall
+
+        def kill_first(worker: WorkerLink) -> None:
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+            recall(worker)
+
+        monkeypatch.setattr(executor._engine, "_recall", kill_first)
+        before = [executor.submit(rest) for _ in range(4)]
+        long = executor.options(retries=1).submit(hold, str(tmp_path / "gate"))
+        behind = [executor.submit(rest) for _ in range(8)]
+        for future in [*before, *behind]:
+            future.result(PATIENCE)
+        gate()
+        long.result(PATIENCE)
+
+
+# ---------------------------------------------------------------------- who may have what
+
+
+def test_a_line_is_open_to_those_who_have_what_it_needs() -> None:
+    lines = Lines()
+    lines.add_boxes(1)
+    gpu = lines.line_of(0, (("gpu", 1),))
+    gpu.lent = 1  # else it goes when there is a new one
+    urgent = lines.line_of(5)
+    assert lines.is_open(lines.usual, {})
+    assert lines.is_open(urgent, {})
+    assert lines.is_open(gpu, {"gpu": 2})
+    assert not lines.is_open(gpu, {"cpu": 2})
+    assert not lines.is_open(lines.boxes[0], {"gpu": 2})
+    assert not lines.is_open(Line(), {})
+
+
+def test_what_an_idle_worker_cannot_run_is_left_where_it_is(
+    tmp_path: Path, gate: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launchers = [Local(1), Local(1, resources={"gpu": 1})]
+    with SleighExecutor(launcher=launchers) as executor:
+        recalled: list[WorkerLink] = []
+        monkeypatch.setattr(executor._engine, "_recall", recalled.append)
+        with_gpu = executor.options(resources={"gpu": 1})
+        for future in [with_gpu.submit(rest) for _ in range(20)]:
+            future.result(PATIENCE)
+        assert executor.submit(os.getpid).result(PATIENCE) > 0  # the other one has come
+        for _ in range(4):
+            with_gpu.submit(rest)
+        long = with_gpu.submit(hold, str(tmp_path / "gate"))
+        behind = [with_gpu.submit(rest) for _ in range(4)]
+        wait_until_behind(tmp_path / "gate")
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        time.sleep(0.05)
+        assert recalled == []
+        gate()
+        assert {future.result(PATIENCE) for future in behind} == {long.result(PATIENCE)}
