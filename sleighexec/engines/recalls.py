@@ -36,20 +36,18 @@ class Recalls(Hosts):
         """Call back what waits behind long calls, if there is a worker that has nothing to do."""
         if not self._waiting:
             return
-        now, again = time.monotonic(), False
+        now = time.monotonic()
         wanted = len(self._waiting) - sum([worker.recalled for worker in self._workers.values()])
         for worker in self._workers.values():
             if not worker.has_more() or worker.recalled or worker.stopped:
                 continue
             if worker.seen != worker.answered:
                 worker.seen, worker.seen_at = worker.answered, now
-            if now - worker.seen_at < LONG:
-                again = True
+            if now < worker.seen_at + LONG:
+                self.server.wake_by(worker.seen_at + LONG)
             elif wanted > 0 and any(self._could_run(loan.line) for loan in worker.loans):
                 wanted -= 1
                 self._recall(worker)
-        if again:
-            self.server.wake_by(now + LONG)
 
     def _could_run(self, line: Line) -> bool:
         """Whether one that has nothing to do may take what is in this line."""
