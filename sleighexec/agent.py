@@ -58,7 +58,7 @@ REPORTED = 4000  # characters of these that a report carries
 STOP_SECONDS = 0.5  # for a worker to stand still after SIGSTOP
 HALT_SECONDS = 5.0  # that a worker stands still until what it has not begun is given to others
 LATE_SECONDS = 2.0  # of a round of ours from which on we have stood still ourselves
-SEEN_SECONDS = 0.001  # far more than it takes until other processors see what one has written
+SEEN_SECONDS = 0.0001  # far more than it takes until other processors see what one has written
 DUMP_SECONDS = 1.0  # for it to do so, at most
 TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
 BUNCH = 4  # workers that are forked together: none is to wait long for the others
@@ -254,8 +254,9 @@ class Agent:
         time.sleep(SEEN_SECONDS)
         for child in children:
             records, begun = child.journal.read()
-            if not child.stands_still() or child.journal.read() != (records, begun):
-                records = b""  # it may have been writing while we read: then it sends them itself
+            # It may have been writing while we read: then it sends them itself.
+            if not (still and child.stands_still() and child.journal.read() == (records, begun)):
+                records = b""
             loan, values = child.journal.loan(), (Payload(records),) if records else ()
             self._tell(Halted(child.number, begun, loan, child.halts, still, values))
 

@@ -339,7 +339,10 @@ class Calls(Message):
 
 
 class Return(Message):
-    """The last `count` calls of a loan have not begun; others are to have them."""
+    """The present call is a long one, and others are to have the last `count` calls of a loan.
+
+    What else has not begun is theirs as soon as they have nothing to do.
+    """
 
     def __init__(self, loan: int, count: int) -> None:
         self.loan, self.count = loan, count

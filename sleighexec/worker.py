@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 TICK = 0.001  # seconds: a call that runs longer is a long one, where most are short
 AHEAD = 0.1  # seconds: where most calls take up to so long the next ones are fetched early
+KEEP = 0.03  # seconds that calls wait behind a long one, while there are others for everybody
 BATCH = 0.004  # seconds that a batch should take
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
 DOZE_AFTER = 50  # looks without need after which the helper looks less often
@@ -117,6 +118,7 @@ class Worker:
         self._leaving = False
         self._prefetch = 0  # tag of a fetch that looks ahead; who takes it has the outcomes' lock
         self._seconds = 0.0  # a call takes, as measured
+        self._plenty = False  # there were calls for everybody when the present ones came
         self._left: int | None = None  # calls until this worker is to be replaced
         self._shipped: Any = None  # finds modules of a caller on another machine
         self._running = False
@@ -226,7 +228,7 @@ class Worker:
         connection = self._connection
         reply: Any = self._wait(connection.post(Ask(1)))
         while type(reply) is Calls:
-            more = reply.more
+            more = self._plenty = bool(reply.more)
             self._accept(reply)
             reply = None  # it holds the buffers of its calls, which are to go with them
             groups = self._groups  # none, if it was revoked
@@ -488,11 +490,23 @@ class Worker:
             os._exit(1)  # nobody waits for the present task any more
 
     def _relieve(self, stuck: int) -> None:
-        """Call number `stuck` is a long one: nothing else is to wait for it."""
+        """Call number `stuck` is a long one: nothing else is to wait for it.
+
+        Where all are busy, others had to wait in its place, and we for them afterwards: then it is
+        kept for a while, and recalled if somebody has nothing to do.
+        """
+        keep_until = 0.0
         with self._outcomes.lock:
             self._outcomes.send()
+            if self._plenty:
+                self._return({self._words[LOAN]: 0})
+                keep_until = time.monotonic() + KEEP
         lined_up = True
         while self._running and self._words[BEGUN] == stuck:
+            if (left := keep_until - time.monotonic()) > 0:
+                self._connection.pump(left)
+                self._outbox.send()
+                continue
             # Taken and returned in one: results belong to the oldest loans, so those of what comes
             # next must not go out before the client knows that this is nobody's any more.
             with self._outcomes.lock:

@@ -1,7 +1,7 @@
 """What a worker has read ahead is for others when they have nothing to do, whatever it runs.
 
-The long calls here keep their interpreter to themselves: no thread of the worker could give back
-what is behind them.
+Most of the long calls here keep their interpreter to themselves: no thread of the worker could
+give back what is behind them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import pytest
 from sleighexec import Local, SleighExecutor
 from sleighexec.engines.lines import Line, Lines
 from sleighexec.engines.workers import WorkerLink
-from tests.conftest import wait_for, wait_until_behind
+from tests.conftest import wait_behind, wait_for, wait_until_behind
+from tests.stress.planted import Planting
 from tests.test_join import Machine
 
 PATIENCE = 30
 USUAL = 0.03  # seconds
+FOR_EVER = "import sleighexec.worker; sleighexec.worker.KEEP = 1000"
 
 
 def rest(_: int = 0) -> int:
@@ -184,6 +186,37 @@ def test_a_worker_that_is_killed_amid_a_recall_loses_what_it_ran(
             future.result(PATIENCE)
         gate()
         long.result(PATIENCE)
+
+
+# ---------------------------------------------------------------------- behind a call that is slow
+
+
+def test_short_calls_behind_a_long_one_are_run_by_who_has_nothing_to_do(tmp_path: Path) -> None:
+    with SleighExecutor(launcher=Planting(FOR_EVER, 2)) as executor:
+        list(executor.map(abs, range(2000)))  # the workers take big batches now
+        before = [executor.submit(abs, -number) for number in range(50)]
+        long = executor.submit(wait_behind, tmp_path / "gate")
+        behind = [executor.submit(abs, -number) for number in range(500)]
+        assert [future.result(PATIENCE) for future in before] == list(range(50))
+        assert [future.result(PATIENCE) for future in behind] == list(range(500))
+        assert not long.done()
+        (tmp_path / "gate").touch()
+        assert long.result(PATIENCE) is None
+
+
+def test_short_calls_behind_a_long_one_go_back_where_all_are_busy(tmp_path: Path) -> None:
+    with SleighExecutor(2) as executor:
+        list(executor.map(abs, range(2000)))
+        first = executor.submit(wait_behind, tmp_path / "first")
+        wait_until_behind(tmp_path / "first")
+        long = executor.submit(wait_behind, tmp_path / "gate")
+        behind = [executor.submit(abs, -number) for number in range(500)]
+        wait_until_behind(tmp_path / "gate")
+        for future in behind:
+            wait_for(future.cancel, "it is kept behind the long one")
+        (tmp_path / "first").touch()
+        (tmp_path / "gate").touch()
+        assert first.result(PATIENCE) is long.result(PATIENCE) is None
 
 
 # ---------------------------------------------------------------------- who may have what

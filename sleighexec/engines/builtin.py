@@ -482,9 +482,11 @@ class BuiltinEngine(Losses):
             worker.ready = True
             self._ask(worker, tag, message.count, ahead=bool(message.ahead))
         elif kind is Return:
+            worker.long = worker.answered
             if message.loan > worker.revoked:  # else it did not know yet
                 for loan in [loan for loan in worker.loans if loan.number == message.loan]:
                     self._give_back(worker, loan, message.count)
+            self._share_out()
         elif kind is Report:
             self.server.defer(hand_on, self._output, worker.rank, message)
         elif kind is Join:

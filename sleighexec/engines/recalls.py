@@ -43,7 +43,7 @@ class Recalls(Hosts):
                 continue
             if worker.seen != worker.answered:
                 worker.seen, worker.seen_at = worker.answered, now
-            if now < worker.seen_at + LONG:
+            if worker.long != worker.answered and now < worker.seen_at + LONG:
                 self.server.wake_by(worker.seen_at + LONG)
             elif wanted > 0 and any(self._could_run(loan.line) for loan in worker.loans):
                 wanted -= 1

@@ -50,7 +50,8 @@ class WorkerLink:
         self.revoked = 0  # what it had not begun of the loans up to this one was taken back
         self.kept = 0  # …the number of the last call that was not
         self.recalled = False  # what it has not begun is to be taken back now
-        self.seen, self.seen_at = -1, 0.0  # number of answers when we looked; since when it is so
+        self.long = -1  # the number of answers when it said that its present call is a long one
+        self.seen, self.seen_at = -1, 0.0  # …when we looked, and since when it is so
         self.answered = 0  # number of its last call whose outcome came
         self.known = Known(functions)
         self.process: WorkerProcess | None = None
