@@ -334,6 +334,32 @@ class Feed:
             raise problem
 
 
+class _Rows:
+    """What the results of a map are chained from; for one thread at a time.
+
+    The chain would end, as if there were no more, for whoever waits in it while another one asks.
+    """
+
+    def __init__(self, runs: Iterator[Iterator[Any]]) -> None:
+        self._runs = runs
+        self._asked = 0  # threads, or handlers of signals, that are here
+        self._crossed = False
+
+    def __iter__(self) -> _Rows:
+        return self
+
+    def __next__(self) -> Iterator[Any]:
+        self._asked += 1
+        try:
+            self._crossed = self._crossed or self._asked > 1
+            row = None if self._crossed else next(self._runs)
+            if row is None or self._crossed:
+                raise ValueError("the results of a map were asked for by two threads at a time")
+            return row
+        finally:
+            self._asked -= 1
+
+
 class Results(itertools.chain[Any]):
     """The results of a map, in order: an iterator that can be closed, as a generator can."""
 
@@ -343,7 +369,7 @@ class Results(itertools.chain[Any]):
     @classmethod
     def of(cls, runs: Generator[Iterator[Any], None, None]) -> Results:
         """The results that stand in these rows."""
-        self = cls.from_iterable(runs)
+        self = cls.from_iterable(_Rows(runs))
         assert isinstance(self, Results)
         self._runs = runs
         return self

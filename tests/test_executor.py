@@ -388,6 +388,28 @@ def test_a_closed_map_gives_nothing_more_of_what_was_there(
     results.close()  # type: ignore[attr-defined]
 
 
+def test_two_threads_that_ask_a_map_at_the_same_time_are_told_so(
+    executor: SleighExecutor, tmp_path: Path
+) -> None:
+    results = executor.map(wait_behind, [tmp_path / "gate"] * 2)
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            next(results)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_until_behind(tmp_path / "gate")
+    with pytest.raises(ValueError, match="two threads"):
+        next(results)
+    (tmp_path / "gate").touch()
+    thread.join()
+    assert [type(error) for error in errors] == [ValueError]  # not the end of the results
+
+
 @pytest.mark.parametrize("make", [abs, float, str, Point, divmod])
 @pytest.mark.parametrize("options", [{}, {"buffersize": 7}, {"buffersize": 2, "chunksize": 3}])
 def test_map_gives_results_of_each_kind_in_order_however_they_come(

@@ -166,6 +166,50 @@ def test_a_machine_that_is_to_leave_runs_nothing_more_of_what_it_has(
             assert here not in {future.result(PATIENCE) for future in behind}
 
 
+def test_a_worker_whose_rank_is_no_more_runs_nothing_more_of_what_it_has(
+    tmp_path: Path, gate: Callable[[], None]
+) -> None:
+    with SleighExecutor(launcher=[Local(1, resources={"gpu": 1}), Local(1)]) as executor:
+        lead_to_read_ahead(executor)
+        on_rank_0 = executor.options(resources={"gpu": 1})
+        first = on_rank_0.submit(wait_behind, tmp_path / "first")
+        wait_until_behind(tmp_path / "first")
+        for _ in range(3):
+            executor.submit(rest)
+        long = executor.submit(hold, str(tmp_path / "gate"))
+        behind = [executor.submit(rest) for _ in range(6)]
+        wait_until_behind(tmp_path / "gate")
+        executor.resize(1)
+        wait_for(lambda: not is_on_loan(executor), "it keeps what it has not begun")
+        (tmp_path / "first").touch()
+        first.result(PATIENCE)
+        for future in behind:
+            future.result(PATIENCE)
+        gate()
+        long.result(PATIENCE)
+
+
+def test_a_worker_that_has_nothing_to_give_keeps_no_other_from_being_recalled(
+    tmp_path: Path,
+) -> None:
+    paths = [str(tmp_path / name) for name in ("one", "two")]
+    for path in paths:
+        os.mkfifo(path)
+    with SleighExecutor(3) as executor:
+        lead_to_read_ahead(executor)
+        futures = [executor.submit(rest) for _ in range(6)]
+        long = [executor.submit(hold, path) for path in paths]
+        futures += [executor.submit(rest) for _ in range(12)]
+        for future in futures:
+            future.result(PATIENCE)
+        for path in paths:
+            descriptor = os.open(path, os.O_RDWR)
+            time.sleep(0.1)
+            os.close(descriptor)
+        for future in long:
+            future.result(PATIENCE)
+
+
 def test_a_worker_that_is_killed_amid_a_recall_loses_what_it_ran(
     tmp_path: Path, gate: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

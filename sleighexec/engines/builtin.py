@@ -272,6 +272,8 @@ class BuiltinEngine(Losses):
             for worker in self._workers.values():
                 if worker.rank not in self._places.wanted:
                     self._send_away_idle(worker)
+                    if worker.has_more():
+                        self._recall(worker)
             self._scale()
 
     def start(self) -> None:
@@ -493,7 +495,7 @@ class BuiltinEngine(Losses):
             worker.pid, worker.host = message.pid, message.host
             worker.system, worker.python = message.system, message.python
             launcher, agent = self._places.launchers[worker.rank], self._agent_of(worker)
-            if agent is not None:  # it lives, also if its own word comes later or never
+            if agent is not None and not worker.gone:  # it lives, if its own word comes or not
                 self._heard(launcher, agent)
             if message.memory and is_remote(launcher):
                 if agent is not None:

@@ -49,7 +49,6 @@ class Losses(Recalls):
     _start_at: float  # no worker is started before that time; 0: at once
 
     # What it asks of the rest of the engine.
-    _serve: Callable[[Line], None]
     _signal_one: Callable[[WorkerLink], Callable[[int], None]]
 
     def _hear_agent(self, launcher: Launcher, _: Connection, tag: int, message: Any) -> None:

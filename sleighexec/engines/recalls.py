@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from sleighexec.engines.hosts import Hosts
-from sleighexec.engines.lines import Line, Loan
+from sleighexec.engines.lines import Line
 from sleighexec.engines.workers import WorkerLink
 from sleighexec.messages import Halted, Nothing, Payload, Revoked
 
@@ -30,7 +30,7 @@ class Recalls(Hosts):
 
     # What it asks of the rest of the engine.
     _answered: Callable[[WorkerLink, Payload], None]
-    _give_back: Callable[[WorkerLink, Loan, int], None]
+    _serve: Callable[[Line], None]
 
     def _share_out(self) -> None:
         """Call back what waits behind long calls, if there is a worker that has nothing to do."""
@@ -43,9 +43,11 @@ class Recalls(Hosts):
                 continue
             if worker.seen != worker.answered:
                 worker.seen, worker.seen_at = worker.answered, now
+            if not any(map(self._could_run, worker.lines_behind())):
+                continue
             if worker.long != worker.answered and now < worker.seen_at + LONG:
                 self.server.wake_by(worker.seen_at + LONG)
-            elif wanted > 0 and any(self._could_run(loan.line) for loan in worker.loans):
+            elif wanted > 0:
                 wanted -= 1
                 self._recall(worker)
 
@@ -65,11 +67,13 @@ class Recalls(Hosts):
         It asks before it begins another call, and learns from what we send here what is its own:
         until then nothing that it says of these loans counts, but the results of what it began.
         """
-        self.server.catch_up(worker.connection)  # with that, we know all that it has said
-        for payload in message.values:
-            self._answered(worker, payload)
+        if self.broken is not None:
+            return  # all that it has was told so, and it is about to be killed
         worker.recalled = False
-        if message.still:
+        if message.still:  # one that runs may say more and more, and need not be read to its end
+            self.server.catch_up(worker.connection)  # with that, we know all that it has said
+            for payload in message.values:
+                self._answered(worker, payload)
             worker.stopped = True
             if asked := self._waiting.pop(worker, None):
                 worker.connection.send(asked[0], Nothing())  # when it goes on, it asks again
@@ -78,8 +82,14 @@ class Recalls(Hosts):
         worker.kept = worker.begun(message.begun, message.loan)
         left = sum(counts) - max(worker.kept - worker.answered, 0)
         worker.revoked = max(worker.revoked, *(loan.number for loan in loans), 0)
+        lines: list[Line] = []
         for loan, count in zip(reversed(loans), reversed(counts)):
             if left > 0:
-                self._give_back(worker, loan, min(left, count))
+                worker.give_back(loan, min(left, count))
+                lines.insert(0, loan.line)
             left -= count
         worker.connection.send(0, Revoked(worker.revoked, worker.kept, message.halt))
+        for line in dict.fromkeys(lines):  # when all are back: the oldest ones begin first
+            self._serve(line)
+        self._scale()
+        self._share_out()  # others, if there was nothing to take from this one

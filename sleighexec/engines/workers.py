@@ -61,12 +61,16 @@ class WorkerLink:
         return self.rank, self.pid, self.host
 
     def has_more(self) -> bool:
-        """Whether it has other calls than the present one."""
+        """Whether it may have other calls than the present one: not if they were taken back."""
         loans = self.loans
-        if len(loans) != 1:
-            return len(loans) > 1
-        tasks = loans[0].tasks
-        return len(tasks) > 1 or tasks[0].size() > 1
+        if not loans or loans[-1].number <= self.revoked:
+            return False
+        return len(loans) > 1 or len(loans[0].tasks) > 1 or loans[0].tasks[0].size() > 1
+
+    def lines_behind(self) -> list[Line]:
+        """Where the calls stood that it has besides the present one."""
+        alone = len(self.loans[0].tasks) == 1 and self.loans[0].tasks[0].size() == 1
+        return [loan.line for loan in self.loans][int(alone) :]
 
     def begun(self, number: int, loan: int) -> int:
         """The number of the last call that it has begun, from what its journal says of it.
