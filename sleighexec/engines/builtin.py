@@ -271,9 +271,7 @@ class BuiltinEngine(Losses):
             self._ranks_changed()
             for worker in self._workers.values():
                 if worker.rank not in self._places.wanted:
-                    self._send_away_idle(worker)
-                    if worker.has_more():
-                        self._recall(worker)
+                    self._let_go(worker)
             self._scale()
 
     def start(self) -> None:

@@ -262,9 +262,7 @@ class Hosts:
         for worker in self._workers.values():
             if self._places.launchers[worker.rank] == launcher:
                 worker.draining = True
-                self._send_away_idle(worker)
-                if worker.has_more():
-                    self._recall(worker)
+                self._let_go(worker)
         self._end_drained(launcher)
 
     def _end_drained(self, launcher: Launcher) -> None:
@@ -274,7 +272,10 @@ class Hosts:
             if ranks.isdisjoint(self._places.ranks(launcher)):
                 agent.stop()
 
-    def _send_away_idle(self, worker: WorkerLink) -> None:
+    def _let_go(self, worker: WorkerLink) -> None:
+        """It is to leave: now, if it has nothing to do; else after its present call."""
+        if worker.has_more():
+            self._recall(worker)
         if not worker.told_to_leave and self._state_of(worker) == "idle":
             self._send_away(worker)
 

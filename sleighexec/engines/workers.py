@@ -62,15 +62,15 @@ class WorkerLink:
 
     def has_more(self) -> bool:
         """Whether it may have other calls than the present one: not if they were taken back."""
-        loans = self.loans
-        if not loans or loans[-1].number <= self.revoked:
-            return False
-        return len(loans) > 1 or len(loans[0].tasks) > 1 or loans[0].tasks[0].size() > 1
+        return bool(self.lines_behind())
 
     def lines_behind(self) -> list[Line]:
-        """Where the calls stood that it has besides the present one."""
-        alone = len(self.loans[0].tasks) == 1 and self.loans[0].tasks[0].size() == 1
-        return [loan.line for loan in self.loans][int(alone) :]
+        """Where these stood."""
+        loans = self.loans
+        if not loans or loans[-1].number <= self.revoked:
+            return []
+        alone = len(loans[0].tasks) == 1 and loans[0].tasks[0].size() == 1
+        return [loan.line for loan in loans][int(alone) :]
 
     def begun(self, number: int, loan: int) -> int:
         """The number of the last call that it has begun, from what its journal says of it.
