@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,7 @@ from sleighexec.errors import (
     WorkerLost,
 )
 from tests.conftest import wait_for
-from tests.daskcluster import dask_cluster
+from tests.daskcluster import DaskCluster, dask_cluster
 
 LONG = 90.0  # seconds: Dask starts a new interpreter for each worker that ends
 
@@ -326,13 +328,62 @@ def test_trap_17_a_call_that_takes_too_long_is_ended(on_dask):
     assert on_dask.options(timeout=60).submit(abs, -1).result(LONG) == 1
 
 
-def test_trap_17_a_call_behind_a_long_one_in_a_batch_begins_elsewhere(on_dask):
-    list(on_dask.map(abs, range(3000)))  # so that batches are big
-    pending = on_dask.eachElem(lambda n: take("go") if n == 3 else n, range(40), blocking=False)
-    others = [future for number, future in enumerate(pending) if number != 3]
-    assert [future.result(LONG) for future in others] == [n for n in range(40) if n != 3]
-    on_dask.workspace.store("go", 3)
+@pytest.fixture
+def no_stealing(one_dask_cluster: DaskCluster) -> Iterator[None]:
+    """Dask does not move tasks from one worker to another, as it need not."""
+    from distributed import Client
+
+    async def end(dask_scheduler: Any) -> None:
+        await dask_scheduler.extensions["stealing"].stop()
+
+    async def begin(dask_scheduler: Any) -> None:
+        await dask_scheduler.extensions["stealing"].start()
+
+    with Client(one_dask_cluster.url.replace("dask", "tcp"), set_as_default=False) as client:
+        client.run_on_scheduler(end)
+        yield
+        client.run_on_scheduler(begin)
+
+
+def run_around_a_long_call(executor: SleighExecutor, seconds: float) -> None:
+    """Forty calls that take so long each; one of them goes on until all others have ended."""
+
+    def call(n: int) -> object:
+        if n == 20:
+            return take("go")
+        time.sleep(seconds)
+        return n
+
+    pending = executor.eachElem(call, range(40), blocking=False)
+    others = [future for number, future in enumerate(pending) if number != 20]
+    try:
+        assert [future.result(30) for future in others] == [n for n in range(40) if n != 20]
+    finally:
+        executor.workspace.store("go", 20)
     assert pending.wait(LONG) == list(range(40))
+
+
+# Calls of 30 ms are batches of their own, and several of them are with Dask.
+@pytest.mark.parametrize("seconds", [0, 0.03], ids=["in_a_batch", "in_another_batch"])
+@pytest.mark.usefixtures("no_stealing")
+def test_trap_17_a_call_behind_a_long_one_begins_elsewhere(on_dask, seconds):
+    list(on_dask.map(abs, range(3000)))
+    run_around_a_long_call(on_dask, seconds)
+
+
+@pytest.mark.usefixtures("no_stealing")
+def test_trap_17_so_it_does_if_a_worker_cannot_answer_at_first(on_dask, monkeypatch):
+    cluster, asked = on_dask._engine._cluster, []
+    ask = cluster._ask
+
+    async def ask_some(*args: Any) -> dict[str, Any]:
+        answers = await ask(*args)
+        asked.append(len(answers))
+        return answers if len(asked) > 3 else dict(list(answers.items())[: len(asked) - 1])
+
+    monkeypatch.setattr(cluster, "_ask", ask_some)
+    run_around_a_long_call(on_dask, 0.03)
+    assert len(asked) > 3
 
 
 def inside() -> int:

@@ -36,6 +36,7 @@ SETTLE_SECONDS = 10.0  # that a nanny may take to see that its worker is there
 RUN_SECONDS = 10.0  # that workers may take to answer what is asked at once
 TRIED = "distributed 2026.1 to 2026.8"
 SLOTS = frozenset(getattr(TaskState, "__slots__", ()))
+NOT_BEGUN = ("waiting", "ready", "constrained")  # states of a task in a worker
 NEEDED = ("tasks", "workers", "worker_plugins", "get_events", "log_event")  # of a scheduler
 SCHEMES = {"dask": "tcp", "dask+tcp": "tcp", "dask+tls": "tls"}
 
@@ -55,8 +56,8 @@ class Attendant(WorkerPlugin):  # type: ignore[misc]
         threads = worker.state.nthreads
         killable = threads == 1 and bool(worker.nanny)
         name = str(worker.name)
-        settle = partial(_settle, worker)
-        facts = Facts(name, worker.address, threads, killable, worker.log_event, settle)
+        calls = worker.log_event, partial(_settle, worker), partial(_waiting, worker)
+        facts = Facts(name, worker.address, threads, killable, *calls)
         remote.attach(self._run, facts, self._setup, self._number, self._call)
 
     def teardown(self, worker: Worker) -> None:
@@ -96,6 +97,12 @@ def _has_seen(pid: int, dask_worker: Any) -> bool:
     """In a nanny: whether it knows that this process runs."""
     process = dask_worker.process
     return bool(process.pid == pid and process.status == Status.running)
+
+
+def _waiting(worker: Worker) -> list[str]:
+    """Keys of the tasks that a worker has and has not begun. Called in any thread."""
+    tasks = list(worker.state.tasks.values())  # in one step: Dask's own thread changes them
+    return [str(task.key) for task in tasks if task.state in NOT_BEGUN]
 
 
 class Watcher(SchedulerPlugin):  # type: ignore[misc]

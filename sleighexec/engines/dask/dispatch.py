@@ -437,7 +437,7 @@ class Dispatch:
         """Dask has an outcome of a batch."""
         raise NotImplementedError
 
-    def _relieved(self, number: int, returned: int, records: bytes) -> None:
+    def _relieved(self, number: int, returned: int, records: bytes, waiting: list[int]) -> None:
         """A call turned out long: what stood behind it in its batch has not begun."""
         raise NotImplementedError
 

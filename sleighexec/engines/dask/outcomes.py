@@ -25,7 +25,7 @@ class Outcomes(Dispatch):
     """The thread of an engine, as far as it deals with outcomes."""
 
     def _came(self, batch: Batch, outcome: Any, error: BaseException | None) -> None:
-        if self._batches.get(batch.number) is not batch or batch.number in self._limbo:
+        if not self._is_out(batch):
             return  # it was lost or called back, and that was dealt with
         if error is not None:
             self._failed(batch, error)
@@ -91,8 +91,11 @@ class Outcomes(Dispatch):
         if done:
             self._deferred.append(partial(deliver, done))
 
-    def _relieved(self, number: int, returned: int, records: bytes) -> None:
-        """A call turned out long: what stood behind it in its batch has not begun."""
+    def _relieved(self, number: int, returned: int, records: bytes, waiting: list[int]) -> None:
+        """A call turned out long: what stood behind it in its batch has not begun.
+
+        `waiting`: nor had these batches, which wait for its worker.
+        """
         batch = self._batches.get(number)
         if batch is None:
             return
@@ -102,13 +105,9 @@ class Outcomes(Dispatch):
         batch.returned = returned
         self._put_back(batch, back)
         self._pace.learn(batch.names, LONG)
-        others = [
-            (other, 0)
-            for other in self._batches.values()
-            if other.names & batch.names and other is not batch and other.address is None
-        ]
-        if others:  # those that Dask holds are to wait here
-            self._stop(others)
+        behind = [self._batches[each] for each in waiting if each in self._batches]
+        if behind := [each for each in behind if each.address is None]:  # else only it may run it
+            self._stop([(each, 0) for each in behind])
 
     def _put_back(self, batch: Batch, tasks: list[Task]) -> None:
         """These have not begun after all: they are first in line again."""
@@ -123,15 +122,16 @@ class Outcomes(Dispatch):
     def _stop(self, batches: list[tuple[Batch, int]]) -> None:
         """Have the workers that run these calls of batches end themselves; 0: only call it back.
 
-        Those that nobody has begun come back.
+        Those that nobody has begun come back. If a worker did not answer, since it has just died
+        or come, none does: whoever wants it asks again.
         """
-        present = {member.address for member in self._members.present()}
 
         def heard(answers: dict[str, Any]) -> None:
             begun = {number for answer in answers.values() for number in answer or ()}
             for batch, _ in batches:
                 batch.stopping = 0
-            if present <= answers.keys():  # else somebody may have begun them
+            self._members.come(self._cluster.members())
+            if {member.address for member in self._members.present()} <= answers.keys():
                 self._recall([batch for batch, _ in batches if batch.number not in begun])
 
         def tell(answers: dict[str, Any]) -> None:
@@ -140,15 +140,15 @@ class Outcomes(Dispatch):
         numbers = [(batch.number, call) for batch, call in batches]
         self._cluster.ask(tell, remote.stop, self.name, numbers, False)
 
+    def _is_out(self, batch: Batch) -> bool:
+        """Whether Dask has it, as far as we know."""
+        return self._batches.get(batch.number) is batch and batch.number not in self._limbo
+
     def _recall(self, batches: list[Batch]) -> None:
         """No worker has begun these, nor will any."""
-        with_dask = [
-            batch
-            for batch in batches
-            if self._batches.get(batch.number) is batch and batch.number not in self._limbo
-        ]
-        self._cluster.cancel([batch.future for batch in with_dask])
-        for batch in reversed(with_dask):  # so that the first of them is first in line again
+        out = [batch for batch in batches if self._is_out(batch)]
+        self._cluster.cancel([batch.future for batch in out])
+        for batch in reversed(out):  # so that the first of them is first in line again
             self._finish(batch)
             with self._touching:
                 back = batch.give_back(batch.size())

@@ -74,7 +74,7 @@ def _run_batch(message: bytes, constants: tuple[bytes, ...]) -> tuple[Any, ...]:
             return AGAIN, run.who
         lined_up = deque((*kind, deque(items)) for *kind, items in groups)
         batch = run.batches[threading.get_ident()] = RunningBatch(number, written, lined_up)
-        if not run.relieving and sum(len(items) for *_, items in groups) > 1:
+        if not run.relieving:
             run.relieving = True
             threading.Thread(target=run.relieve, name="sleigh-relief", daemon=True).start()
     try:

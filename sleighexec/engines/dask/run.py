@@ -42,6 +42,7 @@ class Facts(NamedTuple):
         killable: It runs one task at a time, and somebody starts it again.
         tell: Sends an event to those who listen to a topic.
         settle: Returns when this process would be started again if it ended.
+        waiting: Gives the keys of tasks that the worker has and has not begun.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Facts(NamedTuple):
     killable: bool
     tell: Callable[[str, Any], object]
     settle: Callable[[], object]
+    waiting: Callable[[], list[str]]
 
 
 class Spaces(threading.local):
@@ -264,8 +266,11 @@ class Run:
             faulthandler.dump_traceback_later(limits[0], exit=True, file=stacks)
 
     def relieve(self) -> None:
-        """Thread: behind a call that turns out long, nothing is to wait in the same batch."""
-        before: dict[int, int] = {}  # the call that each batch was at
+        """Thread: behind a call that turns out long nothing is to wait, in its batch or after it.
+
+        We look again when it has taken twice as long: Dask may have sent us more.
+        """
+        before: dict[int, tuple[int, int]] = {}  # the call of each batch, and for how many looks
         idle = 0
         while True:
             time.sleep(LONG)
@@ -275,19 +280,32 @@ class Run:
                 if self.gone or idle > IDLE_LOOKS:
                     self.relieving = False
                     return
-            now = {batch.number: batch.call for batch in batches}
+            now = {}
             for batch in batches:
-                if now[batch.number] == before.get(batch.number):
-                    self._take_over(batch)
+                call, looks = before.get(batch.number, (0, 0))
+                present = batch.call
+                now[batch.number] = present, looks + 1 if call == present else 0
+            waiting = all(looks for _, looks in now.values())  # for one of them, whichever ends
+            for batch in batches:
+                _, looks = now[batch.number]
+                if looks and not looks & (looks - 1):  # a power of two
+                    self._take_over(batch, self._waiting() if waiting else [])
             before = now
 
-    def _take_over(self, batch: RunningBatch) -> None:
-        """Take what has not begun out of a batch, and say so."""
-        if taken := _take_off(batch.groups):
+    def _waiting(self) -> list[int]:
+        """Batches of ours that Dask has sent to this worker, and that it has not begun."""
+        keys = [key.rpartition("-") for key in self.facts.waiting()]
+        return [int(number) for run, _, number in keys if run == self.name]
+
+    def _take_over(self, batch: RunningBatch, waiting: list[int]) -> None:
+        """Take what has not begun out of a batch, and say so; and what waits after it."""
+        taken = _take_off(batch.groups)
+        if taken or waiting:
             batch.returned += taken
             with contextlib.suppress(ValueError):  # it has ended after all
                 records = batch.journal.records()
-                self.facts.tell(self.name, ["relief", batch.number, batch.returned, records])
+                event = ["relief", batch.number, batch.returned, records, waiting]
+                self.facts.tell(self.name, event)
 
 
 _stacks: Any = None
