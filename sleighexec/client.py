@@ -205,7 +205,7 @@ class SocketConnection:
     def post(self, message: Any, tag: int | None = None) -> int:
         """Send a message without waiting; the tag to wait for its reply with."""
         if tag is None:
-            tag = self.next_tag()
+            tag = next(self._tags)
         memory = self.memory
         self.send(wire.encode(tag, message, None if memory is None else memory.put))
         return tag
@@ -220,7 +220,8 @@ class SocketConnection:
 
     def send(self, pieces: list[Any]) -> None:
         """Send whole frames. If a signal handler raises amid one, the connection is lost."""
-        self._check_ours()
+        if self._forked:
+            self._check_ours()
         counts: list[int] = []
         amid = False  # of what cannot be sent in one step
         try:
@@ -259,7 +260,8 @@ class SocketConnection:
         Raises:
             ConnectionLostError: The server went away.
         """
-        self._check_ours()
+        if self._forked:
+            self._check_ours()
         left = None
         try:
             while True:

@@ -58,7 +58,6 @@ class _Form:
         code: Its kind in the header.
         x, y: The fields that travel in the header.
         values: Whether it has payloads.
-        bare: Whether there are no fields at all.
         rest: The other fields.
         defaults: What these are where a head does not say it.
         usual: The values of these for which the head is absent, None if there are none.
@@ -73,7 +72,6 @@ class _Form:
     def __init__(self, code: int, cls: type[m.Message], x: str | None, y: str | None) -> None:
         self.code, self.cls, self.x, self.y = code, cls, x, y
         fields = cls.fields()
-        self.bare = not fields
         self.values = "values" in fields
         self.rest = tuple(name for name in fields if name not in (x, y, "values"))
         self.defaults = tuple(fields[name][1] for name in self.rest)
@@ -255,40 +253,41 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         ProtocolError: The message does not fit into a frame; nothing of it may be sent.
     """
     form = _FORMS[type(message)]
-    if form.bare:
-        return [HEADER.pack(form.code, 0, 0, 0, tag, 0, 0)]
-    rest = form.rest_of(message)
-    flags, buffers = 0, []
-    if form.values:
-        values = message.values
-        if len(values) == 1 and values[0].kind == PICKLE:
-            flags, value = _PLAIN, values[0]
-            if not value.buffers and len(value.head) < JOIN:
-                head = b"" if rest == form.usual else _head_of(form, rest)
-                if len(head) <= MAX_HEAD:
-                    size = len(value.head)
-                    start = _packed(_SMALL, form, _PLAIN, 1, len(head), tag, message, size)
-                    return [start + head + value.head if head else start + value.head]
-            buffers = [value.head, *value.buffers]
-        else:
-            kind = values[0].kind if values else None
-            buffers = [v.head for v in values if v.kind == kind and not v.buffers]
-            if kind in _KINDS and len(buffers) == len(values):
-                flags = _EACH | kind << 4
+    rest = form.rest_of(message) if form.rest else ()
+    head = b"" if rest == form.usual else None
+    x, y = form.numbers_of(message)
+    try:
+        if form.values:
+            values = message.values
+            if len(values) == 1 and (value := values[0]).kind == PICKLE:
+                data = value.head
+                if not value.buffers and len(data) < JOIN:
+                    head = _head_of(form, rest) if head is None else head
+                    if (length := len(head)) <= MAX_HEAD:
+                        start = _SMALL.pack(form.code, _PLAIN, 1, length, tag, x, y, len(data))
+                        return [start + head + data]
+                flags, buffers = _PLAIN, [data, *value.buffers]
             else:
-                buffers = []
-                for value in values:
-                    buffers += value.head, *value.buffers
-                rest += (tuple((1 + len(v.buffers), v.kind) for v in values),)
-    head = b"" if rest == form.usual else _head_of(form, rest)
-    sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
-    total = sum(sizes)
-    if len(head) > MAX_HEAD or total > MAX_FRAME or len(buffers) > 0xFFFF:
-        raise ProtocolError(
-            f"a {form.cls.__name__} of {total} bytes in {len(buffers)} buffers is too large "
-            f"for one frame (at most {MAX_FRAME} bytes, {0xFFFF} buffers): store it in parts"
-        )
-    header = _packed(HEADER, form, flags, len(buffers), len(head), tag, message)
+                flags, buffers, shapes = _row_of(values)
+                if shapes is not None:
+                    rest, head = (*rest, shapes), None
+        else:
+            flags, buffers = 0, []
+            if head is not None:
+                return [HEADER.pack(form.code, 0, 0, 0, tag, x, y)]
+        if head is None:
+            head = _head_of(form, rest)
+        sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
+        total = sum(sizes)
+        if len(head) > MAX_HEAD or total > MAX_FRAME or len(buffers) > 0xFFFF:
+            raise ProtocolError(
+                f"a {form.cls.__name__} of {total} bytes in {len(buffers)} buffers is too large "
+                f"for one frame (at most {MAX_FRAME} bytes, {0xFFFF} buffers): store it in parts"
+            )
+        header = HEADER.pack(form.code, flags, len(buffers), len(head), tag, x, y)
+    except struct.error as error:
+        text = f"a number of a {form.cls.__name__} does not fit: {error}"
+        raise ProtocolError(text) from None
     if not buffers:
         return [header + head]
     if put is not None and total >= SHARED:
@@ -300,30 +299,31 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     return [start, *(memoryview(buffer).cast("B") for buffer in buffers if len(buffer))]
 
 
+def frame_of(cls: type[m.Message], tag: int, data: bytes, x: int, y: int) -> list[Buffer]:
+    """As `encode`, of a message that has two numbers and bytes: it need not be made for that."""
+    form = _FORMS[cls]
+    if len(data) >= JOIN:
+        return encode(tag, form.make((Payload(data),), x, y))
+    return [_SMALL.pack(form.code, _PLAIN, 1, 0, tag, x, y, len(data)) + data]
+
+
+def _row_of(values: Any) -> tuple[int, list[Any], tuple[tuple[int, int], ...] | None]:
+    """Flags, the buffers of several values, and how these belong together if it must be said."""
+    kind = values[0].kind if values else None
+    buffers = [v.head for v in values if v.kind == kind and not v.buffers]
+    if kind in _KINDS and len(buffers) == len(values):
+        return _EACH | kind << 4, buffers, None
+    buffers = []
+    for value in values:
+        buffers += value.head, *value.buffers
+    return 0, buffers, tuple((1 + len(v.buffers), v.kind) for v in values)
+
+
 def _head_of(form: _Form, rest: tuple[Any, ...]) -> bytes:
     try:
         return _head(form.code, rest)
     except TypeError:  # a list in it: not worth remembering
         return _head.__wrapped__(form.code, rest)
-
-
-def _packed(
-    pattern: struct.Struct,
-    form: _Form,
-    flags: int,
-    n_buffers: int,
-    head_size: int,
-    tag: int,
-    message: Any,
-    *size: int,
-) -> bytes:
-    """The header of a frame, with the size of its buffer behind it if `pattern` is for that."""
-    x, y = form.numbers_of(message)
-    try:
-        return pattern.pack(form.code, flags, n_buffers, head_size, tag, x, y, *size)
-    except struct.error as error:
-        text = f"a number of a {form.cls.__name__} does not fit: {error}"
-        raise ProtocolError(text) from None
 
 
 def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
