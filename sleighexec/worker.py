@@ -66,7 +66,9 @@ if TYPE_CHECKING:
 TICK = 0.001  # seconds: a call that runs longer is a long one, where most are short
 AHEAD = 0.1  # seconds: where most calls take up to so long the next ones are fetched early
 KEEP = 0.03  # seconds that calls wait behind a long one, while there are others for everybody
-BATCH = 0.004  # seconds that a batch should take
+BATCH = 0.004  # seconds that calls should take whose results go together
+HOLD = 0.03  # seconds that a few calls may take which are fetched together,
+FEW = 4  # …and how many these are, where there are others for everybody
 LOOK = 0.25  # seconds after which the helper sees that a task has closed our socket
 DOZE_AFTER = 50  # looks without need after which the helper looks less often
 AWAKE, DOZING, ASLEEP = 0, 1, 2  # the helper looks each tick; each LOOK; when it is called
@@ -75,7 +77,10 @@ STORED_LINES = 25  # in one frame: in the worst script the summaries of more hav
 
 
 class _Group:
-    """Calls of one function, lined up: the main thread takes from the left, the helper the rest."""
+    """Calls of one function, lined up: the main thread takes from the left, the helper the rest.
+
+    They are to take not much longer than `BATCH` together: behind each group results may be sent.
+    """
 
     __slots__ = ("form", "items", "key", "limits", "loan", "places")
 
@@ -233,14 +238,11 @@ class Worker:
             reply = None  # it holds the buffers of its calls, which are to go with them
             groups = self._groups  # none, if it was revoked
             several = len(groups) > 1 or (len(groups) == 1 and len(groups[0].items) > 1)
-            if (several or (more and 0 < self._seconds < AHEAD)) and self._left is None:
-                # Ask for the next ones now, they arrive while these run.
+            ahead = (several or (more and 0 < self._seconds < AHEAD)) and self._left is None
+            if ahead:
                 self._tick = min(max(TICK, 2 * self._seconds), AHEAD)
-                if not self._leaving:
-                    self._prefetch = connection.post(Ask(self._wanted(), ahead=1))
-                several = True
             started, before = time.perf_counter(), self._outcomes.finished
-            self._run_calls(hurry=several)
+            self._run_calls(hurry=several or ahead, ahead=ahead)
             if done := self._outcomes.finished - before:
                 seconds = (time.perf_counter() - started) / done
                 # The geometric mean: a long call among short ones hardly changes it.
@@ -278,12 +280,20 @@ class Worker:
         return self._leaving
 
     def _wanted(self) -> int:
-        """How many calls may come in one batch, so that it takes not much longer than a tick."""
+        """How many calls may come in one batch.
+
+        As many as should have their results sent together. Where each is as long as that, a few
+        all the same: what a worker does from one call to the next costs most with many workers,
+        since the processor's caches have forgotten it each time.
+        """
         if self._left is not None:
             return 1
         if self._seconds <= 0:
             return 1 if self._outcomes.finished == 0 else MAX_BATCH
-        return max(1, min(MAX_BATCH, round(BATCH / self._seconds), 4 * self._outcomes.finished))
+        count = round(BATCH / self._seconds)
+        if count < FEW and self._plenty:
+            count = min(FEW, round(HOLD / self._seconds))
+        return max(1, min(MAX_BATCH, count, 4 * self._outcomes.finished))
 
     def _accept(self, batch: Calls) -> None:
         """Learn what came along with a batch, and line up its calls."""
@@ -301,16 +311,30 @@ class Worker:
             elif form == ROWS:
                 rows = [(Rows(pickled), range(*part)) for pickled, *part in items]
                 items = [(each, index) for each, part in rows for index in part]
-            self._groups.append(_Group(batch.loan, key, form, places, limits, deque(items)))
+            size = max(1, round(BATCH / self._seconds)) if self._seconds else len(items)
+            for first in range(0, len(items), size):
+                part = deque(items if size >= len(items) else items[first : first + size])
+                self._groups.append(_Group(batch.loan, key, form, places, limits, part))
 
-    def _run_calls(self, *, hurry: bool) -> None:
-        """Run what is lined up, first to last; the helper may take from the end meanwhile."""
+    def _run_calls(self, *, hurry: bool, ahead: bool) -> None:
+        """Run what is lined up, first to last; the helper may take from the end meanwhile.
+
+        `ahead`: the next ones are asked for, so that they arrive while the last of these run.
+        """
         self._running, self._hurry = True, hurry
         if self._sleep > (AWAKE if hurry else DOZING):
             self._wake_helper()
-        while self._groups:
-            self._run_group(self._groups[0])
-            self._groups.popleft()
+        groups, sent = self._groups, time.perf_counter()
+        while groups:
+            if ahead and (len(groups) == 1 or self._seconds < BATCH):
+                ahead = False
+                if not self._leaving:
+                    self._prefetch = self._connection.post(Ask(self._wanted(), ahead=1))
+            self._run_group(groups[0])
+            groups.popleft()
+            if groups and (now := time.perf_counter()) > sent + BATCH:
+                sent = now
+                self._outcomes.flush()
         self._running = False
 
     def _run_group(self, group: _Group) -> None:

@@ -187,6 +187,13 @@ def test_a_message_comes_back_as_it_was(cls):
     check()
 
 
+@PROPERTY
+@given(UNSIGNED, st.binary(max_size=200) | st.just(bytes(wire.JOIN)), UNSIGNED, UNSIGNED)
+def test_a_frame_may_be_had_without_its_message(tag, data, x, y):
+    message = m.Results((Payload(data),), x, y)
+    assert wire.frame_of(m.Results, tag, data, x, y) == encode(tag, message)
+
+
 def test_equal_fields_of_different_types_are_not_mistaken_for_each_other():
     """1 == 1.0: what a limit of one second is sent as is nothing for a field of whole numbers."""
     frame(1, m.Watch(12345.0))
