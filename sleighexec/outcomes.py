@@ -5,7 +5,7 @@
     a big one ─▶ sent by itself, behind all that is ready
 
 The loop that runs the calls writes most results itself, see worker.py: it puts them behind the
-last one while `slotted`, `straight` and `texts` allow that. All else is done here.
+last one while `slotted`, `straight` and `sized` allow that. All else is done here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from sleighexec.journal import END, ROOM, Journal, Records
 from sleighexec.messages import Payload, Results
 from sleighexec.output import Outbox
 
+SIZED = frozenset({str, bytes, tuple})
+
 
 class Outcomes:
     """The outcomes of the calls of one worker, and what they print.
@@ -32,9 +34,9 @@ class Outcomes:
             behind; whoever calls a method that writes has set it.
         slotted: The type of results that have slots in the open run; None: there are no slots.
         straight: The types of results that simply go into the open run.
-        texts: …and those for which it depends on how long one is. All three are empty if the
-            present call has printed, and for the first of several calls, whose result decides
-            what kind of run it is to be.
+        sized: …and those for which it depends on how long one is, and what is in it. All three are
+            empty if the present call has printed, and for the first of several calls, whose result
+            decides what kind of run it is to be.
         lock: Guards the records and what was printed.
         outbox: Lines and log records on their way.
         keeps_lines: Whether anybody wants lines.
@@ -55,7 +57,7 @@ class Outcomes:
         self._words = self.records.words
         self.finished = 0
         self.straight: set[type] = set(pickling.ATOMS)
-        self.texts: set[type] = {str, bytes}
+        self.sized: set[type] = set(SIZED)
         self.slotted: type | None = None
         self._undecided = False
         self.lock = threading.RLock()
@@ -92,7 +94,7 @@ class Outcomes:
         """Have no result go straight into the open run."""
         self.slotted = None
         self.straight.clear()
-        self.texts.clear()
+        self.sized.clear()
 
     def _allow(self, kind: type | None = None) -> None:
         """Have simple results go straight into the open run; `kind`: only those of that type."""
@@ -103,7 +105,7 @@ class Outcomes:
             self.slotted = kind
         else:
             self.straight.update(pickling.ATOMS)
-            self.texts.update((str, bytes))
+            self.sized.update(SIZED)
 
     def write_result(self, result: object) -> bool:
         """Write the next result, which does not simply go behind the one before.

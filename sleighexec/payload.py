@@ -16,13 +16,14 @@ from it, so that they can be sent when they changed and not otherwise (functions
 from __future__ import annotations
 
 import io
+import itertools
 import marshal
 import pickle
 import struct
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sleighexec.forks import importing
 from sleighexec.hints import Any, ClassVar
@@ -35,24 +36,32 @@ STACK_GLOBAL = b"\x93"  # what stands in a pickle where something goes by its na
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
 SIMPLE: frozenset[type] = frozenset({int, str, float, bool, bytes, type(None), complex})
 SHORT = 1024  # characters or bytes of a text that may travel so; some thousand make a batch
-ATOMS = SIMPLE - {str, bytes}
+TEXTS: frozenset[type] = frozenset({str, bytes})
+ATOMS = SIMPLE - TEXTS
+SIMPLE_OR_TUPLE = SIMPLE | {tuple}
 
 
-def all_simple(values: Iterable[Any], *, tuples: bool = True) -> bool:
+def all_simple(values: Collection[Any], *, tuples: bool = True) -> bool:
     """Whether these are values of simple types, or `tuples` of some of them, and none is long."""
-    return all(
-        [
-            type(value) in ATOMS
-            or (type(value) in (str, bytes) and len(value) < SHORT)
-            or (
-                tuples
-                and type(value) is tuple
-                and len(value) < SHORT
-                and all_simple(value, tuples=False)
-            )
-            for value in values
-        ]
-    )
+    # Kind by kind: a step in Python for each costs ten times as much, and there may be many.
+    kinds = set(map(type, values))
+    if kinds <= ATOMS:
+        return True
+    if tuple in kinds:
+        rows = _of(tuple, values, kinds)
+        if not tuples or max(map(len, rows)) >= SHORT:
+            return False
+        if not all_simple([*itertools.chain.from_iterable(rows)], tuples=False):
+            return False
+    for kind in TEXTS & kinds:
+        if max(map(len, _of(kind, values, kinds))) >= SHORT:
+            return False
+    return kinds <= SIMPLE_OR_TUPLE
+
+
+def _of(kind: type, values: Collection[Any], kinds: set[type]) -> Collection[Any]:
+    """Those of this type, if these are the types that there are."""
+    return values if len(kinds) == 1 else [value for value in values if type(value) is kind]
 
 
 def is_simple(value: Any) -> bool:
@@ -60,7 +69,7 @@ def is_simple(value: Any) -> bool:
     if type(value) is tuple:
         few = len(value) < SHORT
         return few and (ATOMS.issuperset(map(type, value)) or all_simple(value, tuples=False))
-    return type(value) in SIMPLE and all_simple((value,))
+    return type(value) in ATOMS or (type(value) in TEXTS and len(value) < SHORT)
 
 
 # ------------------------------------------------------------------ values

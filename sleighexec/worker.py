@@ -341,7 +341,7 @@ class Worker:
         """Run calls of one function. The straight path of a call: what can be, is done before."""
         pop, form, limits = group.items.popleft, group.form, group.limits
         outcomes = self._outcomes
-        straight, texts = outcomes.straight, outcomes.texts
+        straight, sized, are_atoms = outcomes.straight, outcomes.sized, pickling.ATOMS.issuperset
         dumps, version, most = marshal.dumps, pickling.EVERYWHERE, pickling.OUT_OF_BAND
         words, write = self._words, self._journal.write
         halt, number = self._halt, outcomes.finished
@@ -387,7 +387,11 @@ class Worker:
                             continue
                         if not harmless:
                             outcomes.records.commit(number)
-                    elif type(result) in straight or (type(result) in texts and len(result) < most):
+                    elif type(result) in straight or (
+                        type(result) in sized
+                        and len(result) < most
+                        and (type(result) is not tuple or are_atoms(map(type, result)))
+                    ):
                         words[END] = end = end + write(dumps(result, version))
                     else:
                         plain = False

@@ -10,7 +10,7 @@ import pytest
 
 from sleighexec import SleighExecutor
 from sleighexec.worker import FEW
-from tests.conftest import wait_until_behind
+from tests.conftest import wait_for, wait_until_behind
 from tests.test_recalls import PATIENCE, hold, links
 
 USUAL = 0.006  # seconds: longer than calls whose results go together, short enough for a few
@@ -24,6 +24,12 @@ def open_gate(gate: Path) -> None:
     descriptor = os.open(gate, os.O_RDWR)  # does not wait for a reader
     time.sleep(0.1)
     os.close(descriptor)
+
+
+def in_hand(executor: SleighExecutor) -> int:
+    """How many calls the workers have."""
+    tasks = [task for worker in links(executor) for loan in worker.loans for task in loan.tasks]
+    return sum(task.size() for task in tasks)
 
 
 @pytest.mark.parametrize("before", range(30, 30 + FEW))  # so it is the first, the second, …
@@ -40,8 +46,7 @@ def test_results_of_calls_that_were_fetched_together_come_one_by_one(
             for future in first:
                 future.result(PATIENCE)
             wait_until_behind(gate)
-            in_hand = [loan.tasks for worker in links(executor) for loan in worker.loans]
-            assert 2 <= sum(task.size() for tasks in in_hand for task in tasks) <= 2 * FEW
+            wait_for(lambda: 2 <= in_hand(executor) <= 2 * FEW, "it does not read ahead")
             assert not long.done()
         finally:
             open_gate(gate)
