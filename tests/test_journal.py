@@ -7,6 +7,7 @@ import pickle
 import random
 import signal
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -174,13 +175,20 @@ def test_outcomes_of_all_kinds_among_each_other_belong_to_their_calls(seed: int)
             assert future.output == printed, call
 
 
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
 def pick(kind: str, number: int) -> object:
-    """Mostly numbers, some of which have no room in eight bytes."""
+    """Mostly numbers, some of which have no room in eight bytes; or tuples, short and long."""
     if kind == "printed":
         print(number)
     values = {"int": number, "float": number / 7, "bool": number % 2 == 0, "none": None}
     values |= {"huge": number << 70, "edge": -(2**63), "nan": float("nan"), "text": "x" * number}
     values |= {"big": "x" * 1000, "list": [number], "printed": number}
+    values |= {"pair": (number, number / 7), "named": ("a", number), "nested": ((number,), [1])}
+    values |= {"long": (number,) * 5000, "too long": (number,) * 50_000, "point": Point(1, number)}
     return values[kind]
 
 
@@ -192,11 +200,13 @@ def pick(kind: str, number: int) -> object:
         ["huge", *["int"] * 100, "huge", *["edge"] * 100],
         [*["big"] * 115, *["int"] * 3000, *["big"] * 115, *["float"] * 3000],
         ["int", *["printed"] * 3, *["int"] * 50, "printed", *["float"] * 50, "list"] * 30,
+        [*["pair"] * 500, "named", "pair", "nested", "printed", "pair", "point", "int"] * 3,
+        ["long", "pair", "too long", *["long"] * 10, "int", "too long", "pair"] * 3,
         ["nan", "float", "nan", "bool", "none", "text", "list", "huge", "int"] * 200,
     ],
-    ids=["ints", "one, then the other", "huge", "no room", "printed", "all"],
+    ids=["ints", "one, then the other", "huge", "no room", "printed", "pairs", "long", "all"],
 )
-def test_results_that_are_numbers(kinds: list[str]) -> None:
+def test_results_that_are_numbers_or_tuples(kinds: list[str]) -> None:
     with SleighExecutor(1) as executor:
         list(executor.map(abs, range(2000)))  # many calls travel together from now on
         found = list(executor.map(pick, kinds, range(len(kinds))))
