@@ -137,6 +137,19 @@ def test_trap_05_a_call_for_a_worker_that_has_left_waits_for_nobody(tmp_path):
         assert executor.worker_count == 1
 
 
+def test_trap_05_a_worker_that_comes_late_fails_none_of_the_calls_that_do_not_know_it():
+    with dask_cluster(2) as cluster, SleighExecutor(150, engine=cluster.url) as executor:
+        blocked = [executor.submit(take, "go") for _ in range(2)]
+        wait_for(lambda: all(future.running() for future in blocked), "both run", LONG)
+        others = [executor.submit(abs, -number) for number in range(148)]
+        wait_for(lambda: all(future.running() for future in others), "Dask has them", LONG)
+        cluster.scale(3)
+        assert [future.result(LONG) for future in others] == list(range(148))
+        for _ in blocked:
+            executor.workspace.store("go", None)
+        assert [future.result(LONG) for future in blocked] == [None, None]
+
+
 def test_trap_06_kill_frees_the_worker_and_harms_nobody(on_dask):
     other = on_dask.submit(take, "go")
     future = on_dask.submit(time.sleep, 600)
@@ -379,11 +392,19 @@ def test_trap_17_so_it_does_if_a_worker_cannot_answer_at_first(on_dask, monkeypa
     async def ask_some(*args: Any) -> dict[str, Any]:
         answers = await ask(*args)
         asked.append(len(answers))
-        return answers if len(asked) > 3 else dict(list(answers.items())[: len(asked) - 1])
+        return dict(list(answers.items())[: len(asked) - 1])  # of nobody, of one, of both
 
     monkeypatch.setattr(cluster, "_ask", ask_some)
     run_around_a_long_call(on_dask, 0.03)
-    assert len(asked) > 3
+
+
+def test_trap_17_what_waits_for_a_worker_to_prepare_is_not_behind_a_long_call(one_dask_cluster):
+    one_dask_cluster.settle()
+    with SleighExecutor(
+        engine=one_dask_cluster.url, initializer=time.sleep, initargs=(0.5,)
+    ) as executor:
+        assert executor.submit(abs, -1).result(LONG) == 1
+        assert executor._engine._latest == 1  # it was handed out once
 
 
 def inside() -> int:

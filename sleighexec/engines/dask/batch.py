@@ -39,6 +39,7 @@ class Batch:
         self.future: Any = None
         self.address: str | None = None  # of the worker that it is meant for
         self.ahead = False  # of what workers need to have something to run
+        self.is_long = False  # a call of it has turned out long
         self.killed = False  # somebody wants a call of it killed
         self.stopping = 0  # the number of the one whose worker is asked just now
         self.answered = self.returned = 0

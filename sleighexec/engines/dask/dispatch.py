@@ -78,6 +78,7 @@ class Dispatch:
         self._sticky: list[tuple[int, Prepared]] = []
         self._calls = iter(range(2, 2**62))  # that prepare a worker; 1: the initializer
         self._failed_starts = self._bounces = 0
+        self._latest = self._bounced = 0  # the batch made last; …when one last came back as it was
         self._idle_since: float | None = None  # tasks wait, and there is no worker
         self._closing = self._abandoned = self._killing = False
         # Guards _closing, and that nothing is put when it is set.
@@ -218,9 +219,9 @@ class Dispatch:
         back = member is not None and member.nanny and not expected
         self._members.leave(address, back=back)
         host = member.host if member is not None else ""
-        for key in keys:
-            batch = self._batches.get(int(key.rpartition("-")[2]))
-            if batch is not None:
+        numbers = [int(key.rpartition("-")[2]) for key in keys]
+        for number in sorted(numbers, reverse=True):  # so that the first is first in line again
+            if (batch := self._batches.get(number)) is not None:
                 self._look_into(batch, host)
         if member is None:
             return
@@ -307,7 +308,8 @@ class Dispatch:
         seconds: float = 0,
         ahead: bool = False,
     ) -> Batch:
-        batch = Batch(next(self._numbers), tasks, line, sticky, seconds)
+        self._latest = next(self._numbers)
+        batch = Batch(self._latest, tasks, line, sticky, seconds)
         batch.ahead = ahead
         self._batches[batch.number] = batch
         return batch

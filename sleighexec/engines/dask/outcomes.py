@@ -104,7 +104,9 @@ class Outcomes(Dispatch):
             back = batch.give_back(returned - batch.returned)
         batch.returned = returned
         self._put_back(batch, back)
-        self._pace.learn(batch.names, LONG)
+        if not batch.is_long:  # else that is known
+            batch.is_long = True
+            self._pace.learn(batch.names, LONG)
         behind = [self._batches[each] for each in waiting if each in self._batches]
         if behind := [each for each in behind if each.address is None]:  # else only it may run it
             self._stop([(each, 0) for each in behind])
@@ -127,11 +129,13 @@ class Outcomes(Dispatch):
         """
 
         def heard(answers: dict[str, Any]) -> None:
-            begun = {number for answer in answers.values() for number in answer or ()}
+            # None is the answer of one that is not ready for us yet: it may begin something.
+            known = {address: begun for address, begun in answers.items() if begun is not None}
+            begun = {number for numbers in known.values() for number in numbers}
             for batch, _ in batches:
                 batch.stopping = 0
             self._members.come(self._cluster.members())
-            if {member.address for member in self._members.present()} <= answers.keys():
+            if {member.address for member in self._members.present()} <= known.keys():
                 self._recall([batch for batch, _ in batches if batch.number not in begun])
 
         def tell(answers: dict[str, Any]) -> None:
@@ -157,13 +161,15 @@ class Outcomes(Dispatch):
     def _come_back(self, batch: Batch, why: str) -> None:
         """It has not begun, and goes out again; but not for ever."""
         self._finish(batch)
-        self._bounces += 1
+        again = batch.number > self._bounced  # it went out after the last one that came back
+        if again:  # of those that were out together one counts
+            self._bounces, self._bounced = self._bounces + 1, self._latest
         with self._touching:
             back = batch.give_back(batch.size())
         if self._bounces > MAX_BOUNCES:
             for task in back:
                 self._deferred.append(partial(task.fail, lambda: ExecutorError(why)))
             return
-        if self._bounces > 3:
+        if again and self._bounces > 3:
             time.sleep(0.01 * self._bounces)
         self._put_back(batch, back)

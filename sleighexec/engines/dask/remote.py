@@ -21,7 +21,14 @@ from collections import deque
 
 from sleighexec import payload as pickling
 from sleighexec.engines.dask import journal
-from sleighexec.engines.dask.run import Facts, Run, RunningBatch, Spaces, spaces
+from sleighexec.engines.dask.run import (
+    KEPT_REVOKED,
+    Facts,
+    Run,
+    RunningBatch,
+    Spaces,
+    spaces,
+)
 from sleighexec.failures import failure_of
 from sleighexec.hints import Any
 from sleighexec.importer import MINOR
@@ -190,6 +197,8 @@ def stop(name: str, batches: list[tuple[int, int]], everything: bool) -> list[in
             if wanted and run.facts.killable:
                 os.kill(os.getpid(), signal.SIGKILL)
         run.revoked.update(calls)
+        if len(run.revoked) > KEPT_REVOKED:
+            run.revoked = set(sorted(run.revoked)[KEPT_REVOKED // 2 :])
         # One whose outcome is on its way has begun as well.
         return [number for number in calls if number in run.journals]
 

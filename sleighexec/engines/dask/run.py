@@ -32,6 +32,7 @@ LONG = 0.05  # seconds: behind a call that runs so long nothing waits in its bat
 IDLE_LOOKS = 100  # after which the thread that looks for such calls ends
 MAX_SECONDS = 0.5  # that a batch of several calls goes on
 MAX_BYTES = 1024 * 1024  # of results after which a batch ends
+KEPT_REVOKED = 10_000  # numbers of batches: the older ones are not on their way any more
 KEPT_SHARED = 16  # shared values that no present call needs
 
 
@@ -76,6 +77,7 @@ class RunningBatch:
     def __init__(self, number: int, written: journal.Journal, groups: deque[Any]) -> None:
         self.number, self.journal, self.groups = number, written, groups
         self.returned = 0  # calls that were taken off again
+        self.is_ready = False  # what its calls need is here
 
     @property
     def call(self) -> int:
@@ -203,6 +205,7 @@ class Run:
 
     def call_all(self, batch: RunningBatch) -> tuple[bytes, list[Any]]:
         """Run a batch; its records, and the big buffers of the last of its results."""
+        batch.is_ready = True
         began = time.perf_counter()
         written, groups = batch.journal, batch.groups
         while groups:
@@ -275,8 +278,8 @@ class Run:
         while True:
             time.sleep(LONG)
             with self.stopping:
-                batches = list(self.batches.values())
-                idle = 0 if batches else idle + 1
+                batches = [batch for batch in self.batches.values() if batch.is_ready]
+                idle = 0 if self.batches else idle + 1
                 if self.gone or idle > IDLE_LOOKS:
                     self.relieving = False
                     return
@@ -303,7 +306,7 @@ class Run:
         if taken or waiting:
             batch.returned += taken
             with contextlib.suppress(ValueError):  # it has ended after all
-                records = batch.journal.records()
+                records = batch.journal.records() if taken else b""  # the scheduler keeps events
                 event = ["relief", batch.number, batch.returned, records, waiting]
                 self.facts.tell(self.name, event)
 
