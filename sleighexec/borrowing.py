@@ -24,7 +24,6 @@ class Borrower:
         """`owner`: the id of that process."""
         self._connection = weakref.proxy(connection)  # which holds us
         self._shelf = Shelf(owner)
-        self.back = self._shelf.back  # what is to be given back
         self._giving_back = threading.Lock()
 
     def put(self, view: memoryview) -> bytes | None:
@@ -48,7 +47,7 @@ class Borrower:
 
     def tidy(self) -> None:
         """Give back the segments on which nothing lies any more."""
-        if self.back:
+        if self._shelf.back:
             with self._giving_back:
                 release = Release(*map(tuple, self._shelf.give_back()))
             self._connection.post(release, ONE_WAY)

@@ -205,7 +205,7 @@ class SocketConnection:
     def post(self, message: Any, tag: int | None = None) -> int:
         """Send a message without waiting; the tag to wait for its reply with."""
         if tag is None:
-            tag = next(self._tags)
+            tag = self.next_tag()
         memory = self.memory
         self.send(wire.encode(tag, message, None if memory is None else memory.put))
         return tag
@@ -220,8 +220,7 @@ class SocketConnection:
 
     def send(self, pieces: list[Any]) -> None:
         """Send whole frames. If a signal handler raises amid one, the connection is lost."""
-        if self._forked:
-            self._check_ours()
+        self._check_ours()
         counts: list[int] = []
         amid = False  # of what cannot be sent in one step
         try:
@@ -260,8 +259,7 @@ class SocketConnection:
         Raises:
             ConnectionLostError: The server went away.
         """
-        if self._forked:
-            self._check_ours()
+        self._check_ours()
         left = None
         try:
             while True:

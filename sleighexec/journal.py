@@ -145,7 +145,7 @@ class Records:
 
     def take(self) -> bytes:
         """What is to be sent: an open run goes each time, from its first result."""
-        end = self.words[END] if self.slots is None else _end(self.words)
+        end = _end(self.words)
         data = self.memory[START + self.sent : START + end]
         self.sent = end if self._run_at is None else self._run_at
         return data

@@ -241,8 +241,7 @@ class Outcomes:
 
     def send(self, count: int = 0) -> int:
         """Send what is new in the journal. Under the lock."""
-        if self.outbox.items:
-            self.outbox.send()
+        self.outbox.send()
         records, tag = self.records, self._connection.next_tag() if count else 0
         data = records.take()
         if data and (self._printed or sys.stdout is not self.stdout):
@@ -250,9 +249,8 @@ class Outcomes:
             with contextlib.suppress(Exception):  # a task may have closed or replaced them
                 sys.stdout.flush()
                 sys.stderr.flush()
-        memory = self._connection.memory
-        if memory is not None and memory.back:
-            memory.tidy()
+        if self._connection.memory is not None:
+            self._connection.memory.tidy()
         if count or data:
             # Not by shared memory: it stands in some already, and is soon read.
             self._connection.send(wire.frame_of(Results, ONE_WAY, data, tag, count))

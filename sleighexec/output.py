@@ -72,20 +72,20 @@ class Outbox:
     ) -> None:
         """`busy`: whether nothing can be stored now: a signal handler may print while we do."""
         self._store, self._busy, self._lock = store, busy, lock
-        self.items: list[Any] = []  # what waits
+        self._items: list[Any] = []
         self.foreign = False  # we are a copy, in a process that a task has forked
 
     def add(self, items: list[Any], *, urgent: bool = False) -> None:
         with self._lock:
-            self.items += items
-            if (urgent or len(self.items) >= SEND_AT) and not self._busy():
+            self._items += items
+            if (urgent or len(self._items) >= SEND_AT) and not self._busy():
                 self.send()
 
     def send(self) -> None:
         """Store what is there."""
-        if self.items:
+        if self._items:
             with self._lock:
-                items, self.items = self.items, []
+                items, self._items = self._items, []
                 self._store(items)
 
 

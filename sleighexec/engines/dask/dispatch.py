@@ -74,11 +74,10 @@ class Dispatch:
         self._held: dict[Task, None] = {}
         self._batches: dict[int, Batch] = {}  # that were handed out
         self._limbo: dict[int, tuple[Batch, str, float]] = {}  # host, deadline: ends not looked at
-        self._numbers = iter(range(1, 2**62))
         self._sticky: list[tuple[int, Prepared]] = []
         self._calls = iter(range(2, 2**62))  # that prepare a worker; 1: the initializer
         self._failed_starts = self._bounces = 0
-        self._latest = self._bounced = 0  # the batch made last; …when one last came back as it was
+        self._latest = self._bounced = 0  # the batch made last; …when one last came back
         self._idle_since: float | None = None  # tasks wait, and there is no worker
         self._closing = self._abandoned = self._killing = False
         # Guards _closing, and that nothing is put when it is set.
@@ -308,7 +307,7 @@ class Dispatch:
         seconds: float = 0,
         ahead: bool = False,
     ) -> Batch:
-        self._latest = next(self._numbers)
+        self._latest += 1
         batch = Batch(self._latest, tasks, line, sticky, seconds)
         batch.ahead = ahead
         self._batches[batch.number] = batch

@@ -288,11 +288,11 @@ class Run:
                 call, looks = before.get(batch.number, (0, 0))
                 present = batch.call
                 now[batch.number] = present, looks + 1 if call == present else 0
-            waiting = all(looks for _, looks in now.values())  # for one of them, whichever ends
+            stuck = all(looks for _, looks in now.values())  # else what waits begins soon
             for batch in batches:
                 _, looks = now[batch.number]
                 if looks and not looks & (looks - 1):  # a power of two
-                    self._take_over(batch, self._waiting() if waiting else [])
+                    self._take_over(batch, self._waiting() if stuck else [])
             before = now
 
     def _waiting(self) -> list[int]:
