@@ -3,6 +3,8 @@
     bytes of records, calls begun │ limits of the present call │ halt, loan │ slots │ its text │
     records …
 
+All but the text and the records are words of eight bytes, each read and written in one step.
+
 The worker writes, see outcomes.py; the agent reads when the worker is gone or stands still.
 
 Slots: if numbers are being written, where the first of them is, and of which call. The results of
@@ -13,18 +15,17 @@ each of them. Whatever else is written counts as soon as the bytes of records sa
 from __future__ import annotations
 
 import mmap
-import struct
 
 from sleighexec import payload as pickling
+from sleighexec import words
 from sleighexec.output import CallText
 
-SHELL = struct.Struct("=QQ")  # bytes of records, calls begun
-LIMITS = struct.Struct("=dQ")  # behind it: when the present call is to end, bytes it may take
-WORD = struct.Struct("=Q")
-# Behind them: how often the agent has found that we stood still; the loan of the present call; the
-# slots: where they are, and the call that has the first one, 0 if there are none.
-END, BEGUN, HALT, LOAN, SLOTS, FIRST = 0, 1, 4, 5, 6, 7  # the head as words of eight bytes
-HEAD = 8 * WORD.size
+# The words: bytes of records and calls begun; when, in nanoseconds of the monotonic clock, the
+# present call is to end and bytes it may take; how often the agent has found that we stood still;
+# the loan of the present call; the slots: where they are, and the call that has the first one, 0
+# if there are none.
+END, BEGUN, DEADLINE, MOST, HALT, LOAN, SLOTS, FIRST = range(8)
+HEAD = 8 * words.SIZE
 START = HEAD + CallText.LENGTH  # where the records begin; what is written last cannot go too far
 ROOM = 128 * 1024  # bytes for records
 
@@ -38,29 +39,28 @@ class Journal:
 
     def limits(self) -> tuple[float, int]:
         """When, on the monotonic clock, the present call is to end; bytes it may take; 0: none."""
-        end, size = LIMITS.unpack_from(self.memory, SHELL.size)
-        return end, size
+        end, size = (words.get(self.memory, at * words.SIZE) for at in (DEADLINE, MOST))
+        return end / 1e9, size
 
     def halt(self, count: int) -> None:
         """Have the worker, which stands still, ask before it begins another call."""
-        WORD.pack_into(self.memory, HALT * WORD.size, count)
+        words.put(self.memory, HALT * words.SIZE, count)
 
     def loan(self) -> int:
         """The loan to which the call belongs that was begun last."""
-        (number,) = WORD.unpack_from(self.memory, LOAN * WORD.size)
-        return int(number)
+        return words.get(self.memory, LOAN * words.SIZE)
 
     def read(self) -> tuple[bytes, int]:
         """The records that are in it and the number of calls begun: for the agent."""
-        with memoryview(self.memory) as memory, memory[:HEAD].cast("Q") as words:
-            return memory[START : START + min(_end(words), ROOM)].tobytes(), words[BEGUN]
+        with memoryview(self.memory) as memory, memory[:HEAD].cast("Q") as head:
+            return memory[START : START + min(_end(head), ROOM)].tobytes(), head[BEGUN]
 
 
-def _end(words: memoryview) -> int:
+def _end(head: memoryview) -> int:
     """How far the records go."""
-    if not (first := words[FIRST]):
-        return words[END]
-    return max(words[END], words[SLOTS] + (words[BEGUN] - first) * pickling.NUMBER)
+    if not (first := head[FIRST]):
+        return head[END]
+    return max(head[END], head[SLOTS] + (head[BEGUN] - first) * pickling.NUMBER)
 
 
 class Records:
@@ -114,7 +114,7 @@ class Records:
     def mix(self) -> None:
         """The open run is a mixed one."""
         assert self._run_at is not None
-        self.memory[START + self._run_at + pickling.FLAG_AT] = pickling.MIXED
+        self.memory[START + self._run_at + pickling.FLAG_AT] = pickling.MIXED | pickling.OPEN
 
     def close_run(self, number: int) -> None:
         """Nothing is added to the run any more; `number` is the last call that is finished."""

@@ -12,12 +12,12 @@ long call a few times a second. C code that writes to the descriptor itself is n
 from __future__ import annotations
 
 import io
-import struct
 import sys
 import threading
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec, PathFinder
 
+from sleighexec import words
 from sleighexec.hints import Any, TextIO
 
 KEPT_LINES = 1000  # that output@RANK holds: the oldest go
@@ -25,17 +25,19 @@ KEPT_TEXT = 64 * 1024  # bytes of what a call printed: the oldest go
 MAX_LINE = 16 * 1024  # characters; a longer line is stored in pieces
 SEND_AT = 200  # lines and records after which they are sent even in the middle of a call
 
-SIZE = struct.Struct("=Q")  # of a CallText: bytes that were printed, also those that went
 PASS, CAPTURE, LOG = "pass", "capture", "log"  # what is to become of what is printed
 
 
 class CallText:
-    """The end of what the present call has printed, in memory that outlives this process."""
+    """The end of what the present call has printed, in memory that outlives this process.
 
-    LENGTH = SIZE.size + KEPT_TEXT  # bytes of memory that it takes
+    Before the text: how many bytes were printed, also those that went.
+    """
+
+    LENGTH = words.SIZE + KEPT_TEXT  # bytes of memory that it takes
 
     def __init__(self, memory: Any, start: int) -> None:
-        self._memory, self._head, self._start = memory, start, start + SIZE.size
+        self._memory, self._head, self._start = memory, start, start + words.SIZE
         self.size = 0
 
     def add(self, text: str) -> None:
@@ -49,7 +51,7 @@ class CallText:
 
     def read(self) -> bytes:
         """UTF-8, but for a character that is cut through at the beginning."""
-        (size,) = SIZE.unpack_from(self._memory, self._head)
+        size = words.get(self._memory, self._head)
         text: bytes = self._memory[self._start : self._start + min(size, KEPT_TEXT)]
         if size > KEPT_TEXT:
             at = size % KEPT_TEXT
@@ -61,7 +63,7 @@ class CallText:
 
     def _set_size(self, size: int) -> None:
         self.size = size
-        SIZE.pack_into(self._memory, self._head, size)
+        words.put(self._memory, self._head, size)
 
 
 class Outbox:

@@ -443,10 +443,11 @@ def namespace(key: NamespaceKey, basics: dict[str, Any] | None = None) -> dict[s
 #
 # Results of simple types stand together in a run: a list as `marshal` writes it, "[", how many they
 # are, and one behind the other. So each is written on its own, by itself complete, and a thousand
-# are read by one call. A run that is still being written has the size OPEN, goes to the end of what
-# is there, and says that it has none. Tuples of simple values stand there as well. In a mixed run,
-# small results of other types stand too, each as the bytes of its pickle, in a list. In a run of
-# numbers all are of one type, int or float, of eight bytes each: many calls return nothing else.
+# are read by one call. A run that is still being written has OPEN in its flag and goes to the end
+# of what is there; the byte of the flag is what closes it. Tuples of simple values stand there as
+# well. In a mixed run, small results of other types stand too, each as the bytes of its pickle, in
+# a list. In a run of numbers all are of one type, int or float, of eight bytes each: many calls
+# return nothing else.
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
@@ -456,7 +457,7 @@ RUNS = frozenset({RUN, MIXED})
 NUMBERS: dict[type, int] = {int: INTS, float: FLOATS}
 NUMBER = 8  # bytes of one
 FORMATS: dict[int, Any] = {INTS: "q", FLOATS: "d"}  # as `memoryview.cast` has them
-OPEN = 0xFFFFFFFF
+OPEN = 0x80  # in the flag of a run
 EVERYWHERE = 2  # the version of marshal's format that every Python reads and that has no references
 _SIZE, _COUNT = struct.Struct("!I"), struct.Struct("<I")
 FLAG_AT = _SIZE.size  # where the flag is in a record
@@ -466,15 +467,17 @@ RUN_HEAD = RECORD.size + len(_EMPTY)  # bytes before the first result of a run
 
 def run_head(number: int, flag: int = RUN) -> bytes:
     """How a run begins, the first result of which is that of call `number`; it is open."""
-    head = RECORD.pack(OPEN, flag, number)
+    head = RECORD.pack(0, flag | OPEN, number)
     return head if flag in FORMATS else head + _EMPTY
 
 
 def close_run(memory: Any, start: int, end: int, count: int) -> None:
     """Write into the head of the run that lies there how long it is, and of how many results."""
+    flag = memory[start + FLAG_AT] & ~OPEN
     _SIZE.pack_into(memory, start, end - start - RECORD.size)
-    if memory[start + FLAG_AT] not in FORMATS:
+    if flag not in FORMATS:
         _COUNT.pack_into(memory, start + RECORD.size + 1, count)
+    memory[start + FLAG_AT] = flag  # last: until then, none of that counts
 
 
 def dump_simple(value: Any) -> bytes:
@@ -505,12 +508,13 @@ def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
     while position < length:
         size, flag, number = RECORD.unpack_from(data, position)
         position += RECORD.size
-        end = length if size == OPEN else position + size
+        is_open, flag = flag & OPEN, flag & ~OPEN
+        end = length if is_open else position + size
         record: Any = data[position:end]
         if flag in FORMATS:
             flag, record = RUN, record.cast(FORMATS[flag]).tolist()
         elif flag in RUNS:
-            record = _load_open_run(record) if size == OPEN else marshal.loads(record)
+            record = _load_open_run(record) if is_open else marshal.loads(record)
         records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
         position = end
     return records

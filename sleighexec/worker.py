@@ -40,7 +40,7 @@ from sleighexec.errors import ConnectionLostError
 from sleighexec.failures import Rows, arguments, explain, failure_of, small_arguments
 from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, ROWS, SINGLE, SMALL, Learned, apply
 from sleighexec.hints import TYPE_CHECKING, Any, cast
-from sleighexec.journal import BEGUN, END, HALT, LIMITS, LOAN, SHELL, Journal
+from sleighexec.journal import BEGUN, DEADLINE, END, HALT, LOAN, MOST, Journal
 from sleighexec.messages import (
     Ask,
     Calls,
@@ -429,13 +429,13 @@ class Worker:
         function = self._learned.function(group.key)
         if group.limits is not None:  # from here on: loading its module does not count
             seconds, size = group.limits
-            LIMITS.pack_into(self._journal, SHELL.size, _deadline(seconds), size)
+            self._words[DEADLINE], self._words[MOST] = _deadline(seconds), size
         return function
 
     def _careful_end(self, group: _Group) -> bool:
         """Such a call has ended; whether the next one is to begin in that way, too."""
         if group.limits is not None:
-            LIMITS.pack_into(self._journal, SHELL.size, 0.0, 0)
+            self._words[DEADLINE] = self._words[MOST] = 0
         missing = self._learned.failed or self._learned.ready(group.key) is None
         return group.limits is not None or bool(missing)
 
@@ -576,9 +576,9 @@ def _size(group: tuple[Any, ...]) -> int:
     return sum(stop - first for _, first, stop in items) if form == ROWS else len(items)
 
 
-def _deadline(seconds: float) -> float:
-    """So many seconds from now, on the clock that all processes of this machine share; 0: never."""
-    return time.monotonic() + seconds if seconds else 0.0
+def _deadline(seconds: float) -> int:
+    """So many seconds from now, in nanoseconds of the clock that this machine has; 0: never."""
+    return time.monotonic_ns() + round(seconds * 1e9) if seconds else 0
 
 
 def _can_open() -> bool:

@@ -6,6 +6,8 @@ import os
 import pickle
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from sleighexec import payload as pickling
 from sleighexec.journal import BEGUN, END, ROOM, Journal, Records
 from sleighexec.messages import Payload
 from tests.conftest import wait_for, wait_for_file
+from tests.steps import CANNOT
 
 PATIENCE = 60
 
@@ -125,6 +128,18 @@ def test_a_full_journal_takes_nothing_more_and_keeps_what_it_has():
     assert records.write(2, pickling.GOOD, bytes(1000))
     records.words.release()
     journal.memory.close()
+
+
+@pytest.mark.once
+@pytest.mark.skipif(sys.platform != "linux", reason="ptrace is of another kind elsewhere")
+@pytest.mark.parametrize("whose", ["worker", "dask"])
+def test_it_can_be_read_whatever_instruction_was_the_last(whose: str) -> None:
+    command = [sys.executable, "-m", "tests.steps", whose]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    if done.returncode == CANNOT:
+        pytest.skip("named exception: here no process can run its child step by step")
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 10_000
 
 
 # ------------------------------------------------------------------ in a pool

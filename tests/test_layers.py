@@ -22,6 +22,7 @@ LADDER = [
     "forks",
     "interrupts",
     "elements",
+    "words",
     "messages",
     "resources",
     "limits",

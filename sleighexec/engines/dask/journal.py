@@ -13,18 +13,17 @@ import contextlib
 import mmap
 import os
 import shutil
-import struct
 import tempfile
 import threading
 from pathlib import Path
 from typing import NamedTuple
 
 from sleighexec import payload as pickling
+from sleighexec import words
 from sleighexec.output import CallText
 
-SHELL = struct.Struct("=QQ")  # bytes of records, calls begun
-WRITER = struct.Struct("=qqq")  # behind it: number of the batch, process id, rank
-TEXT_AT = SHELL.size + WRITER.size
+# Where what is: bytes of records, calls begun; number of the batch, process id, rank.
+END, BEGUN, NUMBER, PID, RANK, TEXT_AT = range(0, 6 * words.SIZE, words.SIZE)
 RECORDS_AT = TEXT_AT + CallText.LENGTH
 FIRST_ROOM = 64 * 1024  # bytes for records; it grows
 KEPT_ROOM = 4 * FIRST_ROOM  # a file that is bigger is not used again
@@ -76,13 +75,13 @@ class Journal:
 
     def start(self, number: int, rank: int) -> None:
         """From now on this is the journal of that batch."""
-        WRITER.pack_into(self._memory, SHELL.size, 0, 0, 0)
+        words.put(self._memory, NUMBER, 0)
         self.end = self.finished = 0
         self._in_run = self.is_safe = self.has_ended = False
-        SHELL.pack_into(self._memory, 0, 0, 0)
         self.text.clear()
         self.number = number
-        WRITER.pack_into(self._memory, SHELL.size, number, os.getpid(), rank)
+        for at, value in ((END, 0), (BEGUN, 0), (PID, os.getpid()), (RANK, rank), (NUMBER, number)):
+            words.put(self._memory, at, value)
 
     @property
     def stack_file(self) -> str:
@@ -96,7 +95,7 @@ class Journal:
 
     def begin(self) -> None:
         """The next call begins."""
-        SHELL.pack_into(self._memory, 0, self.end, self.finished + 1)
+        words.put(self._memory, BEGUN, self.finished + 1)
 
     def write_simple(self, data: bytes) -> None:
         """The result of the call, what is to stand in a run (see payload.py)."""
@@ -143,7 +142,7 @@ class Journal:
 
     def _ended(self) -> None:
         self.finished += 1
-        SHELL.pack_into(self._memory, 0, self.end, self.finished)
+        words.put(self._memory, END, self.end)
 
     def _write_text(self) -> None:
         self._close_run()
@@ -234,13 +233,12 @@ def read(run: str, number: int) -> Remains | None:
     if path is None:
         return None
     data = path.read_bytes()
-    end, begun = SHELL.unpack_from(data, 0)
+    end, begun, pid, rank = (words.get(data, at) for at in (END, BEGUN, PID, RANK))
     stack = ""
     with contextlib.suppress(FileNotFoundError):
         stack = Path(f"{path}{STACK}").read_text(errors="replace")
     printed = CallText(bytearray(data), TEXT_AT).read()
     records = data[RECORDS_AT : RECORDS_AT + end]
-    _, pid, rank = WRITER.unpack_from(data, SHELL.size)
     return Remains(records, begun, printed, stack, pid, rank)
 
 
@@ -250,10 +248,9 @@ def _find(run: str, number: int) -> Path | None:
         for path in folder_of(run).iterdir():
             with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 head = file.read(TEXT_AT)
-                if len(head) == TEXT_AT and path.suffix != STACK:  # else it was just being made
-                    found, _, _ = WRITER.unpack_from(head, SHELL.size)
-                    if found == number:
-                        return path
+                is_whole = len(head) == TEXT_AT and path.suffix != STACK  # or is just being made
+                if is_whole and words.get(head, NUMBER) == number:
+                    return path
     return None
 
 
