@@ -233,6 +233,23 @@ def test_trap_08_calls_in_a_batch_that_were_done_before_the_death_keep_their_res
 # ------------------------------------------------------------------ 9 to 12
 
 
+def end_at(_: bytes, number: int, deadly: int) -> int:
+    if number == deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.01)
+    return number
+
+
+def test_trap_08_the_only_worker_takes_nothing_along_that_has_not_begun():
+    """What was scattered is lost with it, so that Dask fails all that was ahead."""
+    with dask_cluster(1) as cluster, SleighExecutor(engine=cluster.url) as executor:
+        data = executor.share(bytes(3_000_000))
+        futures = [executor.submit(end_at, data, number, 200) for number in range(500)]
+        errors = [future.exception(LONG) for future in futures]
+        assert [n for n, error in enumerate(errors) if error is not None] == [200]
+        assert type(errors[200]) is WorkerLost
+
+
 def test_trap_09_a_call_that_nobody_holds_runs(on_dask, tmp_path):
     path = tmp_path / "ran"
     on_dask.submit(note, str(path))

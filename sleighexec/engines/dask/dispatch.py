@@ -73,7 +73,8 @@ class Dispatch:
         self._boxes: dict[int, deque[tuple[Task, int]]] = {}  # by rank: tasks, number of the call
         self._held: dict[Task, None] = {}
         self._batches: dict[int, Batch] = {}  # that were handed out
-        self._limbo: dict[int, tuple[Batch, str, float]] = {}  # host, deadline: ends not looked at
+        # Ends that are not looked into yet: on which host, until when they may be, how they ended.
+        self._limbo: dict[int, tuple[Batch, str, float, BaseException | None]] = {}
         self._sticky: list[tuple[int, Prepared]] = []
         self._calls = iter(range(2, 2**62))  # that prepare a worker; 1: the initializer
         self._failed_starts = self._bounces = 0
@@ -177,10 +178,11 @@ class Dispatch:
     def _on_time(self) -> None:
         """The time has come for something."""
         now = time.monotonic()
-        for batch, host, deadline in list(self._limbo.values()):
-            if deadline < now or self._answers_of(host):
-                del self._limbo[batch.number]
-                self._look_into(batch, host, last=True)
+        answers = {host: bool(self._answers_of(host)) for _, host, _, _ in self._limbo.values()}
+        # The last ones first, so that the first is first in line again.
+        for number, (batch, host, deadline, why) in sorted(self._limbo.items(), reverse=True):
+            if number in self._limbo and (deadline < now or answers[host]):
+                self._look_into(batch, host, last=True, why=why)
         for member in self._members.all():
             if not member.address and member.away_since + AWAY_SECONDS < now:
                 self._drop(member)

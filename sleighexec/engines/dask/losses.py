@@ -28,6 +28,7 @@ class Losses(Outcomes):
         self, batch: Batch, host: str, *, last: bool = False, why: BaseException | None = None
     ) -> None:
         """A batch has ended with its worker, on `host`: what had it begun?"""
+        self._limbo.pop(batch.number, None)
         remains = journal.read(self.name, batch.number)
         known = False
         if remains is None:
@@ -37,7 +38,8 @@ class Losses(Outcomes):
             known = bool(answers)
         if remains is None and not known and not last and not self._killing:
             # Whoever comes next over there can tell.
-            self._limbo[batch.number] = (batch, host, time.monotonic() + REMAINS_SECONDS)
+            until = time.monotonic() + REMAINS_SECONDS
+            self._limbo[batch.number] = batch, host, until, why
             return
         if batch.future is not None:
             self._cluster.cancel([batch.future])
@@ -97,5 +99,4 @@ class Losses(Outcomes):
         with contextlib.suppress(Exception):  # the scheduler may be gone
             self._cluster.run(remote.stop, self.name, [], True)
         for batch in list(self._batches.values()):
-            self._limbo.pop(batch.number, None)
             self._look_into(batch, "", last=True)

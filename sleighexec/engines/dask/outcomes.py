@@ -70,7 +70,7 @@ class Outcomes(Dispatch):
             return
         # What was scattered may have gone with a worker; or somebody restarted the cluster.
         self._constants.clear()
-        self._look_into(batch, "", last=True, why=error)
+        self._look_into(batch, "", why=error)
 
     def _answered(
         self, batch: Batch, payload: Payload, member: Member | None, seconds: float = 0.0
