@@ -36,8 +36,11 @@ KEPT = 1024  # functions whose definition is remembered; more are pickled again 
 # The form in which the arguments of a call travel: a tuple of simple values; one with long texts
 # among them, so that not many such calls make a batch; the only argument, a simple value;
 # (args, kwargs) as the bytes of a small pickle; those of many calls in one pickle, as its bytes and
-# which of them it is; as a Payload; and while they are not all there yet.
-PLAIN, LONG, SINGLE, SMALL, ROWS, PICKLED, UNFILLED = range(7)
+# which of them it is; as a Payload; while they are not all there yet; and the only argument, a
+# shallow dict or list or a simple value.
+PLAIN, LONG, SINGLE, SMALL, ROWS, PICKLED, UNFILLED, SHALLOW = range(8)
+ALONE = frozenset({SINGLE, SHALLOW})  # an argument as it is
+LIGHT = ALONE | {PLAIN}  # arguments that weigh next to nothing
 
 
 def simple_form(args: Collection[Any]) -> int | None:

@@ -19,7 +19,7 @@ from concurrent.futures import TimeoutError
 
 from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError, UnsupportedOptionError
-from sleighexec.functions import PICKLED, PLAIN, ROWS, SINGLE, Definition, GlobalValue, weight
+from sleighexec.functions import LIGHT, PICKLED, ROWS, Definition, GlobalValue, weight
 from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.task import BATCH_BYTES, Loss, Parts, Settings, may_try_again
 
@@ -224,7 +224,7 @@ class Span:
         # A share that leaves something for everybody, down to what takes next to no time.
         share = -(-count // (2 * job.engine.max_workers or 1))
         limit = min(limit, max(share, limit // LEAST_SHARE))
-        if self.form not in (PLAIN, SINGLE):
+        if self.form not in LIGHT:
             limit = self._light(limit)
         if job.chunk > 1:
             limit = max(limit // job.chunk, 1) * job.chunk

@@ -16,6 +16,7 @@ from sleighexec.functions import (
     PICKLED,
     PLAIN,
     ROWS,
+    SHALLOW,
     SINGLE,
     SMALL,
     FunctionTable,
@@ -146,7 +147,7 @@ class MapCalls:
             job.meter.expect(len(items))
         flat = items if job.single else [*itertools.chain.from_iterable(items)]
         if job.apply_to is not None or (form := simple_form(flat)) is None:
-            form, items = self._pickled(job, items)
+            form, items = _shallow(job, items) or self._pickled(job, items)
         elif job.single and form == PLAIN:
             form = SINGLE
         elif job.single:
@@ -229,6 +230,16 @@ class MapCalls:
                     future.cancel()
 
         return take()
+
+
+def _shallow(job: MapJob, items: list[Any]) -> tuple[int, list[Any]] | None:
+    """As `MapCalls._pickled`, where the only argument of each call is a shallow dict or list."""
+    if not job.single or job.apply_to is not None:
+        return None
+    if job.chunk > 1 and len(set(map(id, items))) < len(items):
+        return None  # what travels together shares what it has in common
+    copies = pickling.copies_of_shallow(items)
+    return None if copies is None else (SHALLOW, copies)
 
 
 def _portions(items: Iterator[Any], chunksize: int, *, quick: bool) -> Iterator[list[Any]]:

@@ -193,6 +193,9 @@ class Outcomes:
         """
         if self.straight and pickling.is_simple(result):
             return pickling.RUN, pickling.dump_simple(result)
+        if self.straight and (data := pickling.dump_shallow(result)) is not None:
+            self.records.mix()
+            return pickling.RUN, data
         try:
             payload = pickling.dumps_outside(result)
         except BaseException as error:

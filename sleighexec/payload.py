@@ -36,9 +36,13 @@ STACK_GLOBAL = b"\x93"  # what stands in a pickle where something goes by its na
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
 SIMPLE: frozenset[type] = frozenset({int, str, float, bool, bytes, type(None), complex})
 SHORT = 1024  # characters or bytes of a text that may travel so; some thousand make a batch
+FIELDS = 8  # such texts in a dict or list that may
+AT_ONCE = 10_000  # values that are looked at together
+COPIES: dict[type, Callable[[Any], Any]] = {dict: dict.copy, list: list.copy}
 TEXTS: frozenset[type] = frozenset({str, bytes})
 ATOMS = SIMPLE - TEXTS
 SIMPLE_OR_TUPLE = SIMPLE | {tuple}
+SHALLOW = SIMPLE_OR_TUPLE | {dict, list}  # those that hold nothing but such values are shallow
 
 
 def all_simple(values: Collection[Any], *, tuples: bool = True) -> bool:
@@ -53,15 +57,54 @@ def all_simple(values: Collection[Any], *, tuples: bool = True) -> bool:
             return False
         if not all_simple([*itertools.chain.from_iterable(rows)], tuples=False):
             return False
-    for kind in TEXTS & kinds:
-        if max(map(len, _of(kind, values, kinds))) >= SHORT:
-            return False
-    return kinds <= SIMPLE_OR_TUPLE
+    return kinds <= SIMPLE_OR_TUPLE and _longest_text(values, kinds) < SHORT
 
 
 def _of(kind: type, values: Collection[Any], kinds: set[type]) -> Collection[Any]:
     """Those of this type, if these are the types that there are."""
     return values if len(kinds) == 1 else [value for value in values if type(value) is kind]
+
+
+def _longest_text(values: Collection[Any], kinds: set[type]) -> int:
+    """Characters or bytes of the longest text among them, 0 if there is none."""
+    return max([max(map(len, _of(kind, values, kinds))) for kind in TEXTS & kinds], default=0)
+
+
+def copies_of_shallow(values: list[Any]) -> list[Any] | None:
+    """These values, of dicts and lists copies; None: not all of them are shallow and small.
+
+    Many copies may travel in one pickle, since nothing that can be changed is in two of them. They
+    stay as they are now, whatever becomes of the values.
+    """
+    copies: list[Any] = []
+    for first in range(0, len(values), AT_ONCE):
+        part = values[first : first + AT_ONCE]
+        kinds = set(map(type, part))
+        if not (kinds <= SHALLOW and _are_shallow(part, kinds)):
+            return None
+        if len(kinds) == 1 and kinds <= COPIES.keys():
+            copies += map(COPIES[kinds.pop()], part)
+        else:
+            copies += [COPIES[type(v)](v) if type(v) in COPIES else v for v in part]
+    return copies
+
+
+def _are_shallow(values: list[Any], kinds: set[type]) -> bool:
+    chain, dicts, lists = itertools.chain.from_iterable, list[Any](), list[Any]()
+    if dict in kinds:
+        dicts = [*_of(dict, values, kinds)]
+    if list in kinds:
+        lists = [*_of(list, values, kinds)]
+    try:
+        inner = [*chain(dicts), *chain(map(dict.values, dicts)), *chain(lists)]
+    except RuntimeError:  # another thread changes one of them
+        return False
+    longest = max(map(len, (*dicts, *lists)), default=0)
+    types = set(map(type, inner))
+    if not types <= SIMPLE or longest * _longest_text(inner, types) >= SHORT * FIELDS:
+        return False
+    others = [value for value in values if type(value) not in COPIES]
+    return longest < SHORT and all_simple(others)
 
 
 def is_simple(value: Any) -> bool:
@@ -445,9 +488,9 @@ def namespace(key: NamespaceKey, basics: dict[str, Any] | None = None) -> dict[s
 # are, and one behind the other. So each is written on its own, by itself complete, and a thousand
 # are read by one call. A run that is still being written has OPEN in its flag and goes to the end
 # of what is there; the byte of the flag is what closes it. Tuples of simple values stand there as
-# well. In a mixed run, small results of other types stand too, each as the bytes of its pickle, in
-# a list. In a run of numbers all are of one type, int or float, of eight bytes each: many calls
-# return nothing else.
+# well. In a mixed run, small results of other types stand too: shallow dicts as they are, each
+# shallow list in a list, and all others as the bytes of their pickles, each in a list. In a run of
+# numbers all are of one type, int or float, of eight bytes each: many calls return nothing else.
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
 PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
@@ -488,6 +531,26 @@ def dump_simple(value: Any) -> bytes:
 def dump_mixed(pickled: bytes) -> bytes:
     """A value of another type, pickled, as it stands in a mixed run."""
     return marshal.dumps([pickled], EVERYWHERE)
+
+
+def dump_shallow(value: Any) -> bytes | None:
+    """A shallow dict or list, as it stands in a mixed run; None: it is none, or not small."""
+    kind = type(value)
+    if kind not in COPIES or len(value) >= SHORT or not SIMPLE.issuperset(map(type, value)):
+        return None
+    if kind is list:
+        data = marshal.dumps([value], EVERYWHERE)
+    elif SIMPLE.issuperset(map(type, value.values())):
+        data = marshal.dumps(value, EVERYWHERE)
+    else:
+        return None
+    return data if len(data) < OUT_OF_BAND else None
+
+
+def load_mixed(stands: list[Any]) -> Any:
+    """The value for which a list stands in a mixed run. Raises whatever unpickling it raises."""
+    value = stands[0]
+    return value if type(value) is list else pickle.loads(value)
 
 
 def _load_open_run(data: memoryview) -> list[Any]:

@@ -38,7 +38,17 @@ from sleighexec.context import WorkerContext
 from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError
 from sleighexec.failures import Rows, arguments, explain, failure_of, small_arguments
-from sleighexec.functions import CLASSIC_NAMES, PICKLED, PLAIN, ROWS, SINGLE, SMALL, Learned, apply
+from sleighexec.functions import (
+    ALONE,
+    CLASSIC_NAMES,
+    PICKLED,
+    PLAIN,
+    ROWS,
+    SINGLE,
+    SMALL,
+    Learned,
+    apply,
+)
 from sleighexec.hints import TYPE_CHECKING, Any, cast
 from sleighexec.journal import BEGUN, DEADLINE, END, HALT, LOAN, MOST, Journal
 from sleighexec.messages import (
@@ -367,7 +377,7 @@ class Worker:
             try:
                 if careful:
                     function = self._careful_begin(group)
-                if simple or form == SINGLE:
+                if simple or form in ALONE:
                     result = function(item)
                 elif form == PLAIN:
                     result = function(*item)

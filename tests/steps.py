@@ -80,13 +80,13 @@ def each_step(
 GROUPS = [  # one call behind the other, by what they return or do; in each, of one function
     ["int", "int"],
     ["float", "int", "list"],
-    ["pair", "text", "error", "none"],
+    ["pair", "set", "dict", "error", "none"],
     ["int", "printed", "int"],
     ["list"],
 ]
 KINDS = [kind for group in GROUPS for kind in group]  # of call 1, 2, …
-RESULTS = {"int": 6, "float": 0.5, "pair": (1, -2.5), "none": None, "text": "x" * 20}
-RESULTS |= {"list": [1, 2], "printed": 7}
+RESULTS = {"int": 6, "float": 0.5, "pair": (1, -2.5), "none": None, "printed": 7}
+RESULTS |= {"list": [1, "x"], "set": {1, 2}, "dict": {"a": 1}}
 
 
 def outcome(kind: str) -> Any:
@@ -112,7 +112,7 @@ class Seen:
     def add(self, records: bytes) -> None:
         for number, flag, data, _ in pickling.outcomes(Payload(records)):
             if flag in pickling.RUNS:
-                data = [pickling.loads_small(v[0]) if type(v) is list else v for v in data]
+                data = [pickling.load_mixed(v) if type(v) is list else v for v in data]
                 self.outcomes.update(enumerate(data, number))
             elif flag == pickling.PRINTED:
                 self.printed[number] = bytes(data).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import gc
 import operator
@@ -489,6 +490,24 @@ def test_a_map_may_have_items_of_all_kinds_and_sizes(
 
 def given(value: Any) -> Any:
     return value
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 7}, {"buffersize": 5}], ids=str)
+def test_dicts_and_lists_travel_as_they_were_when_map_was_called(
+    executor: SleighExecutor, options: dict[str, int]
+) -> None:
+    items: list[Any] = [{"id": n, "name": f"n{n}", 5: None, "on": True} for n in range(300)]
+    items += [[n, n / 2, "x"] for n in range(300)]
+    items += [{}, [], {"deep": [1]}, ({"in": "a tuple"},), 7, "text", None, [[]]]
+    expected = copy.deepcopy(items)
+    results = executor.map(given, items, **options)
+    if "buffersize" not in options:
+        for item in items[:600]:
+            item.clear()
+    found = list(results)
+    assert found == expected
+    assert list(map(type, found)) == list(map(type, expected))
+    assert len(set(map(id, found[:600]))) == 600
 
 
 def test_every_item_of_a_map_has_arguments_of_its_own(executor: SleighExecutor) -> None:

@@ -44,7 +44,7 @@ def values_in(payload: bytes) -> list[tuple[int, object]]:
     for number, flag, data, _ in pickling.outcomes(Payload(payload)):
         if flag in pickling.RUNS:
             assert flag == pickling.MIXED or list not in map(type, data)
-            data = [pickling.loads_small(v[0]) if type(v) is list else v for v in data]
+            data = [pickling.load_mixed(v) if type(v) is list else v for v in data]
             found += enumerate(data, number)
         else:
             found.append((number, (flag, bytes(data))))
@@ -87,7 +87,8 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
                     records.close_run(number - 1)
                 assert records.open_run(number)
                 records.mix()
-                records.words[END] += journal.memory.write(pickling.dump_mixed(pickle.dumps(what)))
+                data = pickling.dump_shallow(what) or pickling.dump_mixed(pickle.dumps(what))
+                records.words[END] += journal.memory.write(data)
                 written.append((number, what))
             elif kind == "send":
                 if what == "main":
@@ -204,6 +205,7 @@ def pick(kind: str, number: int) -> object:
     values |= {"big": "x" * 1000, "list": [number], "printed": number}
     values |= {"pair": (number, number / 7), "named": ("a", number), "nested": ((number,), [1])}
     values |= {"long": (number,) * 5000, "too long": (number,) * 50_000, "point": Point(1, number)}
+    values |= {"dict": {"id": number, "name": "x"}, "texts": ["x" * 900] * 60, "deep": {1: [2]}}
     return values[kind]
 
 
@@ -217,9 +219,30 @@ def pick(kind: str, number: int) -> object:
         ["int", *["printed"] * 3, *["int"] * 50, "printed", *["float"] * 50, "list"] * 30,
         [*["pair"] * 500, "named", "pair", "nested", "printed", "pair", "point", "int"] * 3,
         ["long", "pair", "too long", *["long"] * 10, "int", "too long", "pair"] * 3,
+        [
+            *["dict"] * 3000,
+            "list",
+            "int",
+            "dict",
+            "deep",
+            "printed",
+            "dict",
+            *["texts"] * 9,
+            "dict",
+        ],
         ["nan", "float", "nan", "bool", "none", "text", "list", "huge", "int"] * 200,
     ],
-    ids=["ints", "one, then the other", "huge", "no room", "printed", "pairs", "long", "all"],
+    ids=[
+        "ints",
+        "one, then the other",
+        "huge",
+        "no room",
+        "printed",
+        "pairs",
+        "long",
+        "dicts",
+        "all",
+    ],
 )
 def test_results_that_are_numbers_or_tuples(kinds: list[str]) -> None:
     with SleighExecutor(1) as executor:
@@ -270,6 +293,23 @@ def test_a_result_is_safe_before_what_its_call_held_goes() -> None:
         pid = executor.submit(os.getpid).result(PATIENCE)
         calls = [Deadly(number) for number in range(10)]
         assert list(executor.map(number_of, calls)) == list(range(10))
+        assert executor.submit(os.getpid).result(PATIENCE) != pid
+
+
+def put_into(given: dict[str, object]) -> int:
+    number = given["number"]
+    assert type(number) is int
+    given["deadly"] = Deadly(number)
+    given["deadly"].maker = 0  # type: ignore[attr-defined]
+    return number
+
+
+def test_it_is_safe_too_before_what_its_call_has_put_into_an_argument_goes() -> None:
+    with SleighExecutor(1) as executor:
+        list(executor.map(abs, range(2000)))
+        pid = executor.submit(os.getpid).result(PATIENCE)
+        calls = [{"number": number} for number in range(10)]
+        assert list(executor.map(put_into, calls)) == list(range(10))
         assert executor.submit(os.getpid).result(PATIENCE) != pid
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import pickle
 import sys
 import threading
@@ -293,6 +294,56 @@ def test_what_is_simple():
     assert not pickling.all_simple([LONG])
     assert not pickling.all_simple([(1, LONG)])
     assert not pickling.all_simple([(1,)], tuples=False)
+
+
+# ------------------------------------------------------------------ shallow dicts and lists
+
+KEYS = st.sampled_from([1, "a", "b", None, 2.5, b"c", (1,), LONG])
+SHALLOW = VALUES | st.dictionaries(KEYS, VALUES, max_size=4) | st.lists(VALUES, max_size=4)
+
+
+def is_shallow(value):
+    if type(value) is dict:
+        value = [*value, *value.values()]
+    if type(value) is list:
+        return all(type(each) in pickling.SIMPLE for each in value)
+    return pickling.is_simple(value)
+
+
+@given(st.lists(SHALLOW, max_size=5))
+def test_copies_of_shallow_values_are_equal_and_share_nothing(values):
+    copies = pickling.copies_of_shallow(values)
+    assert (copies is not None) is all(map(is_shallow, values))
+    if copies is not None:
+        assert all(map(is_shallow, values))
+        assert repr(copies) == repr(values)
+        for copy, value in zip(copies, values):
+            assert copy is not value or type(value) not in (dict, list)
+
+
+def test_no_copies_are_made_of_what_is_big_or_of_another_kind():
+    class Own(dict):
+        pass
+
+    wide = dict.fromkeys(range(pickling.SHORT))
+    for value in (wide, [*wide], {1: LONG * 20}, {LONG * 20: 1}, Own(), {1}, {1: Own()}, [OSError]):
+        assert pickling.copies_of_shallow([value]) is None, value
+    assert pickling.copies_of_shallow([{"a": LONG[1:]}, [LONG[1:]], LONG[1:], (), 5]) is not None
+    assert pickling.copies_of_shallow([{"a": 1}, LONG]) is None
+    many = [{"number": number} for number in range(2 * pickling.AT_ONCE + 5)]
+    assert pickling.copies_of_shallow(many) == many
+    assert pickling.copies_of_shallow([*many, [many]]) is None
+
+
+@given(SHALLOW)
+def test_a_shallow_dict_or_list_stands_in_a_mixed_run(value):
+    data = pickling.dump_shallow(value)
+    assert (data is not None) is (type(value) in (dict, list) and is_shallow(value))
+    if data is not None:
+        stands = marshal.loads(data)
+        its = pickling.load_mixed(stands) if type(stands) is list else stands
+        assert repr(its) == repr(value)
+        assert type(its) is type(value)
 
 
 # ------------------------------------------------------------------ records

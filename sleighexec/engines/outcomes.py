@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sleighexec import payload as pickling
 from sleighexec import raised, records
-from sleighexec.functions import PICKLED, ROWS, SINGLE, SMALL
+from sleighexec.functions import ALONE, PICKLED, ROWS, SMALL
 from sleighexec.hints import Any
 from sleighexec.messages import Payload, Report
 from sleighexec.task import MEMORY, OOM, TIMEOUT, Loss, Parts, Sink, Task, is_deadly
@@ -63,7 +63,7 @@ def _deliver_mixed(sink: Sink, index: int, data: list[Any]) -> None:
     for value in data:
         if type(value) is list:
             try:
-                value = pickling.loads_small(value[0])
+                value = pickling.load_mixed(value)
             except BaseException as problem:
                 broken.append((len(values), _not_rebuilt(problem, value[0])))
         values.append(value)
@@ -163,7 +163,7 @@ def _clipped(form: int, item: Any) -> str:
         return f"number {first} of {len(pickled)} bytes pickled"
     if form in (SMALL, PICKLED):
         return f"{len(item) if form == SMALL else item.size_bytes} bytes pickled"
-    return ", ".join(map(reprlib.repr, (item,) if form == SINGLE else item))
+    return ", ".join(map(reprlib.repr, (item,) if form in ALONE else item))
 
 
 def _remote_error(data: Any) -> BaseException:

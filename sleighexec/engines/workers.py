@@ -16,10 +16,10 @@ from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.functions import (
+    LIGHT,
     LONG,
     PICKLED,
     PLAIN,
-    SINGLE,
     FunctionTable,
     Known,
     places_of,
@@ -104,7 +104,7 @@ class WorkerLink:
             if definition is not last or needs:
                 news += known.news(definition, needs)
                 last = definition
-            if form not in (PLAIN, SINGLE):
+            if form not in LIGHT:
                 size += sum([weight(form, item) for item in items])
             if form == PICKLED:
                 items = list(map(known.carry, items))

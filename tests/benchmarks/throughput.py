@@ -107,6 +107,24 @@ def measures(quick: bool) -> list[Measure]:
             rounds,
         ),
         Measure(
+            "map-dicts",
+            (
+                Row(
+                    "rate",
+                    f"map over {items:,} dicts, which come back: ours and multiprocessing.Pool's "
+                    f"by default, the others' in chunks of {CHUNK}",
+                    "calls/s",
+                    True,
+                ),
+            ),
+            _mapping(
+                chunks,
+                work.given,
+                [{"id": n, "name": f"n{n}", "price": n / 2} for n in range(items)],
+            ),
+            rounds,
+        ),
+        Measure(
             "map-best",
             (
                 Row(

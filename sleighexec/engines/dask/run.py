@@ -25,7 +25,7 @@ from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.reach import Reach
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.failures import arguments, failure_of, small_arguments
-from sleighexec.functions import CLASSIC_NAMES, PLAIN, SINGLE, SMALL, Learned, apply
+from sleighexec.functions import ALONE, CLASSIC_NAMES, PLAIN, SMALL, Learned, apply
 from sleighexec.messages import Payload
 
 LONG = 0.05  # seconds: behind a call that runs so long nothing waits in its batch
@@ -225,7 +225,7 @@ class Run:
                         function = self.learned.function(key)
                     if limits is not None:
                         self._limit(written, limits)
-                    if form == SINGLE:
+                    if form in ALONE:
                         result = function(item)
                     elif form == PLAIN:
                         result = function(*item)
