@@ -27,6 +27,7 @@ from sleighexec.forks import free_in_child
 from sleighexec.functions import (
     PICKLED,
     PLAIN,
+    SHALLOW,
     SMALL,
     UNFILLED,
     Definition,
@@ -351,6 +352,8 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
             first = 1
         elif not kwargs and (form := simple_form(args)) is not None:
             return definition, (), form, args
+        elif not kwargs and (copy := pickling.copy_of_shallow(args)) is not None:
+            return definition, (), SHALLOW, copy
         else:
             first = 0
             # Nearly always it is no more than that; a Future would not be.

@@ -89,6 +89,23 @@ def copies_of_shallow(values: list[Any]) -> list[Any] | None:
     return copies
 
 
+def copy_of_shallow(values: tuple[Any, ...]) -> Any:
+    """A copy of the only value, a shallow dict or list; None: it is none, or not small."""
+    if len(values) != 1:
+        return None
+    [value] = values
+    kind = type(value)
+    if kind not in COPIES or len(value) >= SHORT:
+        return None
+    inner = value if kind is list else [*value, *value.values()]
+    if ATOMS.issuperset(map(type, inner)) or (
+        SIMPLE.issuperset(map(type, inner))
+        and sum([len(v) for v in inner if type(v) in TEXTS]) < SHORT
+    ):
+        return COPIES[kind](value)
+    return None
+
+
 def _are_shallow(values: list[Any], kinds: set[type]) -> bool:
     chain, dicts, lists = itertools.chain.from_iterable, list[Any](), list[Any]()
     if dict in kinds:

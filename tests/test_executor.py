@@ -8,6 +8,7 @@ import functools
 import gc
 import operator
 import os
+import reprlib
 import sys
 import threading
 import time
@@ -508,6 +509,29 @@ def test_dicts_and_lists_travel_as_they_were_when_map_was_called(
     assert found == expected
     assert list(map(type, found)) == list(map(type, expected))
     assert len(set(map(id, found[:600]))) == 600
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        {},
+        [],
+        {"id": 1, "name": "x"},
+        [1, "x", None],
+        [[1]],
+        {"deep": [1]},
+        [0] * 5000,
+        ["x" * 5000],
+    ],
+    ids=reprlib.repr,
+)
+def test_a_dict_or_list_travels_as_it_was_when_submit_was_called(
+    executor: SleighExecutor, argument: Any
+) -> None:
+    expected = copy.deepcopy(argument)
+    future = executor.submit(given, argument)
+    argument.clear()
+    assert future.result(PATIENCE) == expected
 
 
 def test_every_item_of_a_map_has_arguments_of_its_own(executor: SleighExecutor) -> None:

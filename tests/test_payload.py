@@ -321,6 +321,16 @@ def test_copies_of_shallow_values_are_equal_and_share_nothing(values):
             assert copy is not value or type(value) not in (dict, list)
 
 
+@given(SHALLOW)
+def test_the_copy_of_one_shallow_value_is_like_it(value):
+    copy = pickling.copy_of_shallow((value,))
+    if LONG not in repr(value):
+        assert (copy is not None) is (type(value) in (dict, list) and is_shallow(value))
+    if copy is not None:
+        assert copy is not value
+        assert repr(copy) == repr(value)
+
+
 def test_no_copies_are_made_of_what_is_big_or_of_another_kind():
     class Own(dict):
         pass
@@ -328,6 +338,7 @@ def test_no_copies_are_made_of_what_is_big_or_of_another_kind():
     wide = dict.fromkeys(range(pickling.SHORT))
     for value in (wide, [*wide], {1: LONG * 20}, {LONG * 20: 1}, Own(), {1}, {1: Own()}, [OSError]):
         assert pickling.copies_of_shallow([value]) is None, value
+        assert pickling.copy_of_shallow((value,)) is None, value
     assert pickling.copies_of_shallow([{"a": LONG[1:]}, [LONG[1:]], LONG[1:], (), 5]) is not None
     assert pickling.copies_of_shallow([{"a": 1}, LONG]) is None
     many = [{"number": number} for number in range(2 * pickling.AT_ONCE + 5)]
