@@ -413,6 +413,8 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         for row in rows:
             if by_key and (simple := simple_form(row)) is not None:
                 future = SleighFuture(engine, known, (), simple, row, settings, group)
+            elif by_key and (copy := pickling.copy_of_shallow(row)) is not None:
+                future = SleighFuture(engine, known, (), SHALLOW, copy, settings, group)
             else:
                 args = row if definition is not None else (fn, *row)
                 form, item = PICKLED, None
