@@ -7,7 +7,7 @@ import mmap
 import os
 import signal
 
-from sleighexec import payload as pickling
+from sleighexec import runs
 from sleighexec.journal import Journal
 from sleighexec.messages import Payload
 
@@ -30,7 +30,7 @@ class Child:
     def present_call(self) -> int:
         """The number of the call that it runs; 0: none."""
         records, begun = self.journal.read()
-        return begun if pickling.last_answered(Payload(records)) < begun else 0
+        return begun if runs.last_answered(Payload(records)) < begun else 0
 
     def signal(self, number: int) -> None:
         """Send it a signal, if it is still there."""

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import mmap
 
-from sleighexec import payload as pickling
-from sleighexec import words
+from sleighexec import runs, words
 from sleighexec.output import CallText
 
 # The words: bytes of records and calls begun; when, in nanoseconds of the monotonic clock, the
@@ -60,11 +59,11 @@ def _end(head: memoryview) -> int:
     """How far the records go."""
     if not (first := head[FIRST]):
         return head[END]
-    return max(head[END], head[SLOTS] + (head[BEGUN] - first) * pickling.NUMBER)
+    return max(head[END], head[SLOTS] + (head[BEGUN] - first) * runs.NUMBER)
 
 
 class Records:
-    """The worker's hand in it: outcomes of calls, as payload.py has them, one behind the other.
+    """The worker's hand in it: outcomes of calls, as runs.py has them, one behind the other.
 
     Simple results go into a run, which is open until something else is to be written. Only the
     thread that has opened it adds to it, and needs no lock for that: it writes behind the last
@@ -86,35 +85,35 @@ class Records:
         self.slots: memoryview | None = None
         self._run_at: int | None = None  # where the open run begins
 
-    def open_run(self, number: int, flag: int = pickling.RUN) -> bool:
+    def open_run(self, number: int, flag: int = runs.RUN) -> bool:
         """See that a run is open, to which call `number` is to add; False: there is no room.
 
         The next `memory.write` goes behind it. `flag`: what kind of run, if there is none yet.
         """
         end = self.words[END]
         if self._run_at is None:
-            head = pickling.run_head(number, flag)
-            if end + len(head) + pickling.NUMBER > ROOM:
+            head = runs.run_head(number, flag)
+            if end + len(head) + runs.NUMBER > ROOM:
                 return False
             self._run_at, self.first = end, number
             self.memory[START + end : START + end + len(head)] = head
             self.words[END] = end = end + len(head)
-            if flag in pickling.FORMATS:
-                room = (ROOM - end) // pickling.NUMBER * pickling.NUMBER
+            if flag in runs.FORMATS:
+                room = (ROOM - end) // runs.NUMBER * runs.NUMBER
                 rest = memoryview(self.memory)[START + end : START + end + room]
-                self.slots = rest.cast(pickling.FORMATS[flag])
+                self.slots = rest.cast(runs.FORMATS[flag])
                 self.words[SLOTS], self.words[FIRST] = end, number
         self.memory.seek(START + end)
         return True
 
     def commit(self, number: int) -> None:
         """What stands in the slots that there are counts, up to the result of call `number`."""
-        self.words[END] = self.words[SLOTS] + (number + 1 - self.first) * pickling.NUMBER
+        self.words[END] = self.words[SLOTS] + (number + 1 - self.first) * runs.NUMBER
 
     def mix(self) -> None:
         """The open run is a mixed one."""
         assert self._run_at is not None
-        self.memory[START + self._run_at + pickling.FLAG_AT] = pickling.MIXED | pickling.OPEN
+        self.memory[START + self._run_at + runs.FLAG_AT] = runs.MIXED | runs.OPEN
 
     def close_run(self, number: int) -> None:
         """Nothing is added to the run any more; `number` is the last call that is finished."""
@@ -126,13 +125,13 @@ class Records:
             count = number + 1 - self.first
             if count:
                 end = START + self.words[END]
-                pickling.close_run(self.memory, START + start, end, count)
+                runs.close_run(self.memory, START + start, end, count)
             else:
                 self.words[END] = start
 
     def write(self, number: int, flag: int, data: bytes) -> bool:
         """Another outcome of call `number`, the run is closed; False: there is no room."""
-        entry = pickling.RECORD.pack(len(data), flag, number) + data
+        entry = runs.RECORD.pack(len(data), flag, number) + data
         if self.words[END] + len(entry) > ROOM:
             return False
         self._put(entry)

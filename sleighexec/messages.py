@@ -349,7 +349,7 @@ class Return(Message):
 
 
 class Results(Message):
-    """Outcomes of calls, in the order in which they were lent (records, see payload.py).
+    """Outcomes of calls, in the order in which they were lent (records, see runs.py).
 
     Who has nothing left to run asks for up to `count` calls under the tag `ask`; 0: not yet.
     """

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 
 from sleighexec import payload as pickling
-from sleighexec import raised, wire
+from sleighexec import raised, runs, wire
 from sleighexec.client import ONE_WAY, SocketConnection
 from sleighexec.hints import Any
 from sleighexec.journal import END, ROOM, Journal, Records
@@ -69,7 +69,7 @@ class Outcomes:
     # ------------------------------------------------------------------ writing
 
     def open_run(
-        self, number: int, flag: int = pickling.RUN, *, several: bool = False
+        self, number: int, flag: int = runs.RUN, *, several: bool = False
     ) -> tuple[int, Any, int]:
         """See that call `number` can write a simple result, the first of `several` perhaps.
 
@@ -117,13 +117,13 @@ class Outcomes:
             return False
         data: Any
         flag, data = self._pickled(result)
-        if flag == pickling.RUN:
+        if flag == runs.RUN:
             try:
                 self._words[END] += self._journal.write(data)
                 return same
             except ValueError:  # so much room is not left
                 flag, data = self._make_room(data, result)
-        if flag != pickling.RUN:
+        if flag != runs.RUN:
             self._write_record(flag, data)
         return False
 
@@ -131,7 +131,7 @@ class Outcomes:
         """Have the next result begin another run; True: it is one of numbers, and stands in it."""
         with self.lock:
             first, self._undecided = self._undecided, False
-            flag = pickling.NUMBERS.get(type(result), pickling.RUN) if first else pickling.RUN
+            flag = runs.NUMBERS.get(type(result), runs.RUN) if first else runs.RUN
             self.records.close_run(self.finished)
             if self._text.size:
                 return False
@@ -149,12 +149,12 @@ class Outcomes:
     def _make_room(self, data: bytes, result: object) -> tuple[int, bytes | None]:
         """Write a result that is too long for what is left of the open run; as `_pickled`."""
         self.flush()
-        if pickling.RUN_HEAD + len(data) > ROOM:
+        if runs.RUN_HEAD + len(data) > ROOM:
             return self._sent_alone(pickling.dumps(result))
         self.open_run(self.finished + 1)
         self.records.mix()  # perhaps it is a pickle
         self._words[END] += self._journal.write(data)
-        return pickling.RUN, data
+        return runs.RUN, data
 
     def _write_record(self, flag: int, data: bytes | None) -> None:
         """Write any other outcome of the next call to be finished, unless it went out by itself."""
@@ -167,12 +167,12 @@ class Outcomes:
 
     def write_failure(self, data: bytes) -> None:
         """Write that the next call to be finished has failed, and how."""
-        self._write_record(pickling.BAD, data)
+        self._write_record(runs.BAD, data)
 
     def _write_text(self) -> None:
         """Write what the present call has printed, before its outcome. Under the lock."""
         if self._text.size:
-            self._write(pickling.PRINTED, self._text.read())
+            self._write(runs.PRINTED, self._text.read())
         self._text.clear()
 
     def _write(self, flag: int, data: bytes) -> None:
@@ -180,7 +180,7 @@ class Outcomes:
         if not self.records.write(number, flag, data):
             self.flush()
             if not self.records.write(number, flag, data):
-                entry = pickling.RECORD.pack(len(data), flag, number) + data
+                entry = runs.RECORD.pack(len(data), flag, number) + data
                 self._connection.post(Results((Payload(entry),)), ONE_WAY)
 
     def _pickled(self, result: object) -> tuple[int, bytes | None]:
@@ -192,10 +192,10 @@ class Outcomes:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
         if self.straight and pickling.is_simple(result):
-            return pickling.RUN, pickling.dump_simple(result)
-        if self.straight and (data := pickling.dump_shallow(result)) is not None:
+            return runs.RUN, runs.dump_simple(result)
+        if self.straight and (data := runs.dump_shallow(result)) is not None:
             self.records.mix()
-            return pickling.RUN, data
+            return runs.RUN, data
         try:
             payload = pickling.dumps_outside(result)
         except BaseException as error:
@@ -206,9 +206,9 @@ class Outcomes:
         if payload.buffers or len(head) >= pickling.OUT_OF_BAND:
             return self._sent_alone(payload)
         if not self.straight:
-            return pickling.GOOD, head
+            return runs.GOOD, head
         self.records.mix()
-        return pickling.RUN, pickling.dump_mixed(head)
+        return runs.RUN, runs.dump_mixed(head)
 
     def _sent_alone(self, payload: Payload) -> tuple[int, bytes | None]:
         """Send a big result by itself, behind all that is ready."""
@@ -217,10 +217,10 @@ class Outcomes:
             self.records.close_run(self.finished)
             self._write_text()
             self.flush()
-        head = pickling.RECORD.pack(len(payload.head), pickling.LARGE, self.finished + 1)
+        head = runs.RECORD.pack(len(payload.head), runs.LARGE, self.finished + 1)
         payload = Payload(head + bytes(payload.head), payload.buffers)
         self._connection.post(Results((payload,)), ONE_WAY)
-        return pickling.LARGE, None
+        return runs.LARGE, None
 
     def _check_size(self, size: int) -> None:
         if size > wire.MAX_FRAME - ROOM:

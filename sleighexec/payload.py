@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import io
 import itertools
-import marshal
 import pickle
-import struct
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 
 from sleighexec.forks import importing
 from sleighexec.hints import Any, ClassVar
@@ -493,117 +491,3 @@ def namespace(key: NamespaceKey, basics: dict[str, Any] | None = None) -> dict[s
         if item != "__file__":  # the main file must not look importable to children of a task
             found.setdefault(item, basics[item])  # type: ignore[index]
     return found
-
-
-# ------------------------------------------------------------------ outcomes
-
-# Outcomes are records that stand behind each other: size u32, flag u8, number of the call u64,
-# bytes. Each says which call it answers, so that a frame that was never sent can be read to its
-# last record, and one that was sent twice does no harm.
-#
-# Results of simple types stand together in a run: a list as `marshal` writes it, "[", how many they
-# are, and one behind the other. So each is written on its own, by itself complete, and a thousand
-# are read by one call. A run that is still being written has OPEN in its flag and goes to the end
-# of what is there; the byte of the flag is what closes it. Tuples of simple values stand there as
-# well. In a mixed run, small results of other types stand too: shallow dicts as they are, each
-# shallow list in a list, and all others as the bytes of their pickles, each in a list. In a run of
-# numbers all are of one type, int or float, of eight bytes each: many calls return nothing else.
-RECORD = struct.Struct("!IBQ")
-GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
-PRINTED = 4  # no outcome yet: what the call has printed, UTF-8
-MIXED = 5  # a mixed run
-INTS, FLOATS = 6, 7  # a run of numbers
-RUNS = frozenset({RUN, MIXED})
-NUMBERS: dict[type, int] = {int: INTS, float: FLOATS}
-NUMBER = 8  # bytes of one
-FORMATS: dict[int, Any] = {INTS: "q", FLOATS: "d"}  # as `memoryview.cast` has them
-OPEN = 0x80  # in the flag of a run
-EVERYWHERE = 2  # the version of marshal's format that every Python reads and that has no references
-_SIZE, _COUNT = struct.Struct("!I"), struct.Struct("<I")
-FLAG_AT = _SIZE.size  # where the flag is in a record
-_EMPTY = b"[" + bytes(_COUNT.size)
-RUN_HEAD = RECORD.size + len(_EMPTY)  # bytes before the first result of a run
-
-
-def run_head(number: int, flag: int = RUN) -> bytes:
-    """How a run begins, the first result of which is that of call `number`; it is open."""
-    head = RECORD.pack(0, flag | OPEN, number)
-    return head if flag in FORMATS else head + _EMPTY
-
-
-def close_run(memory: Any, start: int, end: int, count: int) -> None:
-    """Write into the head of the run that lies there how long it is, and of how many results."""
-    flag = memory[start + FLAG_AT] & ~OPEN
-    _SIZE.pack_into(memory, start, end - start - RECORD.size)
-    if flag not in FORMATS:
-        _COUNT.pack_into(memory, start + RECORD.size + 1, count)
-    memory[start + FLAG_AT] = flag  # last: until then, none of that counts
-
-
-def dump_simple(value: Any) -> bytes:
-    """A value of a simple type, as it stands in a run."""
-    return marshal.dumps(value, EVERYWHERE)
-
-
-def dump_mixed(pickled: bytes) -> bytes:
-    """A value of another type, pickled, as it stands in a mixed run."""
-    return marshal.dumps([pickled], EVERYWHERE)
-
-
-def dump_shallow(value: Any) -> bytes | None:
-    """A shallow dict or list, as it stands in a mixed run; None: it is none, or not small."""
-    kind = type(value)
-    if kind not in COPIES or len(value) >= SHORT or not SIMPLE.issuperset(map(type, value)):
-        return None
-    if kind is list:
-        data = marshal.dumps([value], EVERYWHERE)
-    elif SIMPLE.issuperset(map(type, value.values())):
-        data = marshal.dumps(value, EVERYWHERE)
-    else:
-        return None
-    return data if len(data) < OUT_OF_BAND else None
-
-
-def load_mixed(stands: list[Any]) -> Any:
-    """The value for which a list stands in a mixed run. Raises whatever unpickling it raises."""
-    value = stands[0]
-    return value if type(value) is list else pickle.loads(value)
-
-
-def _load_open_run(data: memoryview) -> list[Any]:
-    values = []
-    with io.BytesIO(data[len(_EMPTY) :]) as file:
-        while file.tell() < len(data) - len(_EMPTY):
-            values.append(marshal.load(file))
-    return values
-
-
-def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
-    """The records of a worker's frame: number of the (first) call, flag, bytes, buffers.
-
-    The bytes of a run are the list of its values.
-    """
-    data, position, length = memoryview(payload.head), 0, len(payload.head)
-    records: list[tuple[int, int, Any, Sequence[Any]]] = []
-    while position < length:
-        size, flag, number = RECORD.unpack_from(data, position)
-        position += RECORD.size
-        is_open, flag = flag & OPEN, flag & ~OPEN
-        end = length if is_open else position + size
-        record: Any = data[position:end]
-        if flag in FORMATS:
-            flag, record = RUN, record.cast(FORMATS[flag]).tolist()
-        elif flag in RUNS:
-            record = _load_open_run(record) if is_open else marshal.loads(record)
-        records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
-        position = end
-    return records
-
-
-def last_answered(payload: Payload) -> int:
-    """The number of the last call that has a record; 0: there is none."""
-    last = 0
-    for number, flag, data, _ in outcomes(payload):
-        if flag != PRINTED:
-            last = number + len(data) - 1 if flag in RUNS else number
-    return last

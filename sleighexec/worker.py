@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from sleighexec import context, raised
+from sleighexec import context, raised, runs
 from sleighexec import payload as pickling
 from sleighexec.access import embedded
 from sleighexec.borrowing import Borrower
@@ -352,7 +352,7 @@ class Worker:
         pop, form, limits = group.items.popleft, group.form, group.limits
         outcomes = self._outcomes
         straight, sized, are_atoms = outcomes.straight, outcomes.sized, pickling.ATOMS.issuperset
-        dumps, version, most = marshal.dumps, pickling.EVERYWHERE, pickling.OUT_OF_BAND
+        dumps, version, most = marshal.dumps, runs.EVERYWHERE, pickling.OUT_OF_BAND
         words, write = self._words, self._journal.write
         halt, number = self._halt, outcomes.finished
         words[LOAN] = group.loan

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sleighexec import payload as pickling
-from sleighexec import wire
+from sleighexec import runs, wire
 from sleighexec.engines.dask import journal as of_dask
 from sleighexec.functions import PLAIN
 from sleighexec.journal import HEAD, START, Journal
@@ -110,16 +110,16 @@ class Seen:
         self.printed: dict[int, str] = {}
 
     def add(self, records: bytes) -> None:
-        for number, flag, data, _ in pickling.outcomes(Payload(records)):
-            if flag in pickling.RUNS:
-                data = [pickling.load_mixed(v) if type(v) is list else v for v in data]
+        for number, flag, data, _ in runs.outcomes(Payload(records)):
+            if flag in runs.RUNS:
+                data = [runs.load_mixed(v) if type(v) is list else v for v in data]
                 self.outcomes.update(enumerate(data, number))
-            elif flag == pickling.PRINTED:
+            elif flag == runs.PRINTED:
                 self.printed[number] = bytes(data).decode()
-            elif flag == pickling.BAD:
+            elif flag == runs.BAD:
                 self.outcomes[number] = "error"
             else:
-                assert flag == pickling.GOOD, f"no record has flag {flag}"
+                assert flag == runs.GOOD, f"no record has flag {flag}"
                 self.outcomes[number] = pickling.loads(Payload(data))
 
     def check(self, begun: int, present: str) -> None:
@@ -215,11 +215,11 @@ def of_dask_worker(name: str) -> Scenario:
             for line in text_of(kind).splitlines(keepends=True):
                 journal.note(line)
             if kind == "error":
-                journal.write(pickling.BAD, b"error")
+                journal.write(runs.BAD, b"error")
             elif pickling.is_simple(result):
-                journal.write_simple(pickling.dump_simple(result))
+                journal.write_simple(runs.dump_simple(result))
             else:
-                journal.write(pickling.GOOD, bytes(pickling.dumps(result).head))
+                journal.write(runs.GOOD, bytes(pickling.dumps(result).head))
 
     def look() -> None:
         nonlocal before

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from sleighexec import payload as pickling
+from sleighexec import runs
 from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.journal import Journals
 from sleighexec.messages import Payload
@@ -36,9 +37,9 @@ def files() -> int:
 def test_what_had_ended_and_what_had_begun_is_read_by_the_number_of_the_batch(journals):
     written = journals.start(7, rank=3)
     written.begin()
-    written.write_simple(pickling.dump_simple("first"))
+    written.write_simple(runs.dump_simple("first"))
     written.begin()
-    written.write(pickling.GOOD, pickling.dumps_whole({2}))
+    written.write(runs.GOOD, pickling.dumps_whole({2}))
     written.begin()
     written.note("third")
     remains = journal.read(RUN, 7)
@@ -49,8 +50,8 @@ def test_what_had_ended_and_what_had_begun_is_read_by_the_number_of_the_batch(jo
         os.getpid(),
         3,
     )
-    flags = [flag for _, flag, _, _ in pickling.outcomes(Payload(remains.records))]
-    assert flags == [pickling.RUN, pickling.GOOD]
+    flags = [flag for _, flag, _, _ in runs.outcomes(Payload(remains.records))]
+    assert flags == [runs.RUN, runs.GOOD]
     assert journal.read(RUN, 8) is None
 
 
@@ -83,7 +84,7 @@ def test_a_file_serves_the_next_batch_when_one_has_ended_and_its_outcome_is_safe
     written = journals.start(1, rank=0)
     written.begin()
     written.note("old")
-    written.write_simple(pickling.dump_simple(1))
+    written.write_simple(runs.dump_simple(1))
     calls = [lambda: journals.end(written), lambda: journals.make_safe(1)]
     one, other = calls if first == "ended" else reversed(calls)
     one()
@@ -106,7 +107,7 @@ def test_a_batch_begins_once(journals):
 def test_a_file_that_has_become_big_is_not_kept(journals):
     written = journals.start(1, rank=0)
     written.begin()
-    written.write(pickling.GOOD, bytes(2 * journal.KEPT_ROOM))
+    written.write(runs.GOOD, bytes(2 * journal.KEPT_ROOM))
     journals.end(written)
     journals.make_safe(1)
     assert files() == 0

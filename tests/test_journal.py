@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleighexec import SleighExecutor, WorkerLost
-from sleighexec import payload as pickling
+from sleighexec import SleighExecutor, WorkerLost, runs
 from sleighexec.journal import BEGUN, END, ROOM, Journal, Records
 from sleighexec.messages import Payload
 from tests.conftest import wait_for, wait_for_file
@@ -32,7 +31,7 @@ STEPS = st.lists(
     | st.tuples(st.just("ints"), st.lists(INTS))
     | st.tuples(st.just("floats"), st.lists(st.floats(allow_nan=False)))
     | st.tuples(st.just("mixed"), st.lists(st.integers(), max_size=5) | st.sets(st.text()))
-    | st.tuples(st.sampled_from([pickling.GOOD, pickling.BAD]), st.binary(max_size=30))
+    | st.tuples(st.sampled_from([runs.GOOD, runs.BAD]), st.binary(max_size=30))
     | st.tuples(st.just("send"), st.sampled_from(["main", "helper"])),
     max_size=30,
 )
@@ -41,10 +40,10 @@ STEPS = st.lists(
 def values_in(payload: bytes) -> list[tuple[int, object]]:
     """Each outcome with the number of its call."""
     found: list[tuple[int, object]] = []
-    for number, flag, data, _ in pickling.outcomes(Payload(payload)):
-        if flag in pickling.RUNS:
-            assert flag == pickling.MIXED or list not in map(type, data)
-            data = [pickling.load_mixed(v) if type(v) is list else v for v in data]
+    for number, flag, data, _ in runs.outcomes(Payload(payload)):
+        if flag in runs.RUNS:
+            assert flag == runs.MIXED or list not in map(type, data)
+            data = [runs.load_mixed(v) if type(v) is list else v for v in data]
             found += enumerate(data, number)
         else:
             found.append((number, (flag, bytes(data))))
@@ -65,9 +64,7 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
             number = len(written) + 1
             if kind in ("ints", "floats"):
                 records.close_run(number - 1)
-                assert records.open_run(
-                    number, pickling.INTS if kind == "ints" else pickling.FLOATS
-                )
+                assert records.open_run(number, runs.INTS if kind == "ints" else runs.FLOATS)
                 for at, value in enumerate(what, number):
                     records.words[BEGUN] = at
                     left, _ = journal.read()
@@ -80,14 +77,14 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
                 if records.slots is not None:
                     records.close_run(number - 1)
                 assert records.open_run(number)
-                records.words[END] += journal.memory.write(pickling.dump_simple(what))
+                records.words[END] += journal.memory.write(runs.dump_simple(what))
                 written.append((number, what))
             elif kind == "mixed":
                 if records.slots is not None:
                     records.close_run(number - 1)
                 assert records.open_run(number)
                 records.mix()
-                data = pickling.dump_shallow(what) or pickling.dump_mixed(pickle.dumps(what))
+                data = runs.dump_shallow(what) or runs.dump_mixed(pickle.dumps(what))
                 records.words[END] += journal.memory.write(data)
                 written.append((number, what))
             elif kind == "send":
@@ -115,18 +112,18 @@ def test_a_full_journal_takes_nothing_more_and_keeps_what_it_has():
     records = Records(journal)
     journal.text.add("printed")
     assert records.open_run(1)
-    for _ in range((ROOM - pickling.RUN_HEAD) // 1000):
+    for _ in range((ROOM - runs.RUN_HEAD) // 1000):
         records.words[END] += journal.memory.write(bytes(1000))
     with pytest.raises(ValueError, match="out of range"):
         journal.memory.write(bytes(1000))
     full, _ = journal.read()
     assert ROOM - 1000 < len(full) <= ROOM
     records.close_run(1)
-    assert not records.write(2, pickling.GOOD, bytes(1000))
+    assert not records.write(2, runs.GOOD, bytes(1000))
     assert journal.text.read() == b"printed"
     records.take()
     records.clear()
-    assert records.write(2, pickling.GOOD, bytes(1000))
+    assert records.write(2, runs.GOOD, bytes(1000))
     records.words.release()
     journal.memory.close()
 

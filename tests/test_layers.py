@@ -35,6 +35,7 @@ LADDER = [
     "fresh",
     "byvalue",
     "payload",
+    "runs",
     "raised",
     "functions",
     "scripting",
@@ -103,7 +104,7 @@ LADDER = [
 ]
 
 PURE = {"errors", "elements", "messages", "space", "wire", "session", "payload", "task"}
-PURE |= {"files", "ledger", "limits", "listings", "resources"}
+PURE |= {"files", "ledger", "limits", "listings", "resources", "runs"}
 IMPURE = {
     "asyncio",
     "multiprocessing",

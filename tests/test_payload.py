@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleighexec import payload as pickling
-from sleighexec import wire
+from sleighexec import runs, wire
 from sleighexec.messages import BYTES, PICKLE, TEXT, Payload, Results
 from sleighexec.payload import OUT_OF_BAND, dumps, loads
 
@@ -348,11 +348,11 @@ def test_no_copies_are_made_of_what_is_big_or_of_another_kind():
 
 @given(SHALLOW)
 def test_a_shallow_dict_or_list_stands_in_a_mixed_run(value):
-    data = pickling.dump_shallow(value)
+    data = runs.dump_shallow(value)
     assert (data is not None) is (type(value) in (dict, list) and is_shallow(value))
     if data is not None:
         stands = marshal.loads(data)
-        its = pickling.load_mixed(stands) if type(stands) is list else stands
+        its = runs.load_mixed(stands) if type(stands) is list else stands
         assert repr(its) == repr(value)
         assert type(its) is type(value)
 
@@ -361,13 +361,13 @@ def test_a_shallow_dict_or_list_stands_in_a_mixed_run(value):
 
 
 def record(number, flag, data):
-    return pickling.RECORD.pack(len(data), flag, number) + data
+    return runs.RECORD.pack(len(data), flag, number) + data
 
 
 RECORDS = st.lists(
     st.tuples(
         st.integers(0, 2**64 - 1),
-        st.sampled_from([pickling.GOOD, pickling.BAD]),
+        st.sampled_from([runs.GOOD, runs.BAD]),
         st.binary(max_size=50),
     )
 )
@@ -377,23 +377,23 @@ RECORDS = st.lists(
 @given(RECORDS)
 def test_records_come_back_in_their_order(records):
     payload = sent(Payload(b"".join(record(*each) for each in records)))
-    its = [(n, flag, bytes(data)) for n, flag, data, buffers in pickling.outcomes(payload)]
+    its = [(n, flag, bytes(data)) for n, flag, data, buffers in runs.outcomes(payload)]
     assert its == records
 
 
 def test_a_large_record_has_its_buffers():
     array = numpy.arange(OUT_OF_BAND)
     inner = dumps(array)
-    entry = record(1, pickling.GOOD, b"small") + record(2, pickling.LARGE, inner.head)
-    small, large = pickling.outcomes(sent(Payload(entry, inner.buffers)))
+    entry = record(1, runs.GOOD, b"small") + record(2, runs.LARGE, inner.head)
+    small, large = runs.outcomes(sent(Payload(entry, inner.buffers)))
     assert not small[3]
     number, flag, data, buffers = large
-    assert (number, flag) == (2, pickling.LARGE)
+    assert (number, flag) == (2, runs.LARGE)
     numpy.testing.assert_array_equal(pickle.loads(data, buffers=buffers), array)
 
 
 def test_no_records_are_none():
-    assert list(pickling.outcomes(Payload(b""))) == []
+    assert list(runs.outcomes(Payload(b""))) == []
 
 
 SIMPLE_VALUES = st.one_of(
@@ -408,22 +408,22 @@ def test_a_run_of_simple_results_is_read_at_once(first, second, still_open):
     """Each was written on its own; together they are the inside of a list."""
 
     def run(number, values, is_open=False):
-        entry = bytearray(b"before" + pickling.run_head(number))
-        entry += b"".join(map(pickling.dump_simple, values))
+        entry = bytearray(b"before" + runs.run_head(number))
+        entry += b"".join(map(runs.dump_simple, values))
         if not is_open:
-            pickling.close_run(entry, len(b"before"), len(entry), len(values))
+            runs.close_run(entry, len(b"before"), len(entry), len(values))
         return entry[len(b"before") :]
 
     number = 1 + len(first)
-    entry = run(1, first) + record(number, pickling.BAD, b"bad")
+    entry = run(1, first) + record(number, runs.BAD, b"bad")
     entry += run(number + 1, second, still_open)
-    its = list(pickling.outcomes(Payload(entry)))
+    its = list(runs.outcomes(Payload(entry)))
     assert [(n, flag) for n, flag, *_ in its] == [
-        (1, pickling.RUN),
-        (number, pickling.BAD),
-        (number + 1, pickling.RUN),
+        (1, runs.RUN),
+        (number, runs.BAD),
+        (number + 1, runs.RUN),
     ]
     assert (its[0][2], its[2][2]) == (first, second)
     assert [type(value) for value in its[0][2]] == [type(value) for value in first]
-    assert pickling.last_answered(Payload(entry)) == number + len(second)
-    assert pickling.last_answered(Payload(b"")) == 0
+    assert runs.last_answered(Payload(entry)) == number + len(second)
+    assert runs.last_answered(Payload(b"")) == 0

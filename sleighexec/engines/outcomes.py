@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Callable, Sequence
 
 from sleighexec import payload as pickling
-from sleighexec import raised, records
+from sleighexec import raised, records, runs
 from sleighexec.functions import ALONE, PICKLED, ROWS, SMALL
 from sleighexec.hints import Any
 from sleighexec.messages import Payload, Report
@@ -34,18 +34,18 @@ def deliver(done: list[Outcome]) -> None:
     done.reverse()
     while done:
         sink, index, flag, data, buffers = done.pop()
-        if flag == pickling.RUN:
+        if flag == runs.RUN:
             if len(data) == 1:
                 sink.deliver(index, data[0], None)
             else:
                 sink.deliver_run(index, data)
             continue
-        if flag == pickling.MIXED:
+        if flag == runs.MIXED:
             _deliver_mixed(sink, index, data)
             continue
         value = error = None
         try:
-            if flag == pickling.BAD:
+            if flag == runs.BAD:
                 error = _remote_error(data)
             else:
                 value = pickling.loads(Payload(data, buffers))
@@ -63,7 +63,7 @@ def _deliver_mixed(sink: Sink, index: int, data: list[Any]) -> None:
     for value in data:
         if type(value) is list:
             try:
-                value = pickling.load_mixed(value)
+                value = runs.load_mixed(value)
             except BaseException as problem:
                 broken.append((len(values), _not_rebuilt(problem, value[0])))
         values.append(value)

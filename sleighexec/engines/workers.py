@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from sleighexec import payload as pickling
-from sleighexec import wire
+from sleighexec import runs, wire
 from sleighexec.connections import Connection
 from sleighexec.engines.lines import Line, Loan
 from sleighexec.engines.outcomes import Outcome
@@ -128,15 +128,15 @@ class WorkerLink:
         """Outcomes of its calls, which belong to its oldest loans, in order: these are done."""
         loans = self.loans
         done: list[Outcome] = []
-        for number, flag, data, buffers in pickling.outcomes(payload):
+        for number, flag, data, buffers in runs.outcomes(payload):
             left = 1
-            if flag in pickling.RUNS:
+            if flag in runs.RUNS:
                 if number <= self.answered:  # these stood in the journal
                     data = data[self.answered + 1 - number :]
                 left = len(data)
             elif number <= self.answered:
                 continue
-            elif flag == pickling.PRINTED:
+            elif flag == runs.PRINTED:
                 if loans:
                     loans[0].tasks[0].printed(bytes(data))
                 continue
@@ -147,7 +147,7 @@ class WorkerLink:
                 part = data
                 if count < left:
                     part = data[-left : count - left]
-                elif flag in pickling.RUNS and count < len(data):
+                elif flag in runs.RUNS and count < len(data):
                     part = data[-left:]
                 done.append((sink, index, flag, part, buffers))
                 left -= count

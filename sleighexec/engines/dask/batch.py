@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from sleighexec import payload as pickling
+from sleighexec import runs
 from sleighexec.engines.outcomes import Outcome
 from sleighexec.functions import LONG, PICKLED, PLAIN, GlobalValue, places_of
 from sleighexec.hints import Any
@@ -91,20 +91,20 @@ class Batch:
         """Outcomes of its first calls, and what these have printed."""
         done: list[Outcome] = []
         printed: list[bytes] = []
-        for number, flag, data, buffers in pickling.outcomes(payload):
-            if flag in pickling.RUNS:
+        for number, flag, data, buffers in runs.outcomes(payload):
+            if flag in runs.RUNS:
                 data = data[max(self.answered + 1 - number, 0) :]  # the others were here before
             elif number <= self.answered or not self.tasks:
                 continue
-            elif flag == pickling.PRINTED:
+            elif flag == runs.PRINTED:
                 self.tasks[0].printed(bytes(data))
                 printed.append(bytes(data))
                 continue
-            left = len(data) if flag in pickling.RUNS else 1
+            left = len(data) if flag in runs.RUNS else 1
             while left and self.tasks:
                 sink, index, count, complete = self.tasks[0].advance(left)
                 self.answered += count
-                part = data[-left : len(data) - left + count] if flag in pickling.RUNS else data
+                part = data[-left : len(data) - left + count] if flag in runs.RUNS else data
                 done.append((sink, index, flag, part, buffers))
                 left -= count
                 if complete:

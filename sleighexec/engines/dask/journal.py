@@ -18,8 +18,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-from sleighexec import payload as pickling
-from sleighexec import words
+from sleighexec import runs, words
 from sleighexec.output import CallText
 
 # Where what is: bytes of records, calls begun; number of the batch, process id, rank.
@@ -34,7 +33,7 @@ class Remains(NamedTuple):
     """What is left of a batch whose worker has died.
 
     Attributes:
-        records: Of the results that were ready, as in `payload.outcomes`.
+        records: Of the results that were ready, as in `runs.outcomes`.
         begun: The number of the last call that had begun.
         printed: The end of what that one had printed, UTF-8.
         stack: Where it was when its time was up; empty if it was not.
@@ -98,12 +97,12 @@ class Journal:
         words.put(self._memory, BEGUN, self.finished + 1)
 
     def write_simple(self, data: bytes) -> None:
-        """The result of the call, what is to stand in a run (see payload.py)."""
+        """The result of the call, what is to stand in a run (see runs.py)."""
         if self.text.size:
             self._write_text()
         if not self._in_run:
             self._run_at, self._run_after, self._in_run = self.end, self.finished, True
-            data = pickling.run_head(self.finished + 1) + data
+            data = runs.run_head(self.finished + 1) + data
         self._write(data)
         self._ended()
 
@@ -112,7 +111,7 @@ class Journal:
         self._close_run()
         if self.text.size:
             self._write_text()
-        self._write(pickling.RECORD.pack(len(data), flag, self.finished + 1) + data)
+        self._write(runs.RECORD.pack(len(data), flag, self.finished + 1) + data)
         self._ended()
 
     def last(self, head: bytes) -> bytes:
@@ -120,11 +119,7 @@ class Journal:
         self._close_run()
         if self.text.size:
             self._write_text()
-        return (
-            self.records()
-            + pickling.RECORD.pack(len(head), pickling.LARGE, self.finished + 1)
-            + head
-        )
+        return self.records() + runs.RECORD.pack(len(head), runs.LARGE, self.finished + 1) + head
 
     def records(self) -> bytes:
         """All that was written."""
@@ -147,7 +142,7 @@ class Journal:
     def _write_text(self) -> None:
         self._close_run()
         data = self.text.read()
-        head = pickling.RECORD.pack(len(data), pickling.PRINTED, self.finished + 1)
+        head = runs.RECORD.pack(len(data), runs.PRINTED, self.finished + 1)
         self._write(head + data)
         self.text.clear()
 
@@ -163,7 +158,7 @@ class Journal:
         if self._in_run:
             self._in_run = False
             start, end = RECORDS_AT + self._run_at, RECORDS_AT + self.end
-            pickling.close_run(self._memory, start, end, self.finished - self._run_after)
+            runs.close_run(self._memory, start, end, self.finished - self._run_after)
 
 
 class Journals:

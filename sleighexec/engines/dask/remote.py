@@ -33,6 +33,7 @@ from sleighexec.failures import failure_of
 from sleighexec.hints import Any
 from sleighexec.importer import MINOR
 from sleighexec.output import capture
+from sleighexec.runs import GOOD
 from sleighexec.version import __version__
 
 DONE, STRANGER, BROKEN, AGAIN, LOST = "done", "stranger", "broken", "again", "lost"
@@ -122,7 +123,7 @@ def _run(run: Run, batch: RunningBatch, sticky: int) -> tuple[Any, ...]:
     records, buffers = run.call_all(batch)
     seconds = time.perf_counter() - began
     if sticky:
-        run.prepared[sticky] = pickling.GOOD, b""
+        run.prepared[sticky] = GOOD, b""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from sleighexec import context as contexts
 from sleighexec import payload as pickling
-from sleighexec import raised
+from sleighexec import raised, runs
 from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.reach import Reach
 from sleighexec.errors import UnsupportedOptionError
@@ -161,7 +161,7 @@ class Run:
             news, head, buffers = pickle.loads(message)
             self.learn(news, ())
             outcome = self.prepared[number] = _outcome(head, buffers)
-            if outcome[0] == pickling.BAD:
+            if outcome[0] == runs.BAD:
                 import logging
 
                 del self.prepared[number]
@@ -235,14 +235,14 @@ class Run:
                         result = function(*args, **kwargs)
                         args = kwargs = None
                     if type(result) in pickling.SIMPLE:
-                        flag, data = pickling.RUN, pickling.dump_simple(result)
+                        flag, data = runs.RUN, runs.dump_simple(result)
                     else:
                         flag, data, buffers = _pickled(result)
                 except BaseException as error:  # SystemExit too belongs to the task, not to us
-                    flag, data = pickling.BAD, failure_of(error, __file__)
+                    flag, data = runs.BAD, failure_of(error, __file__)
                 if limits is not None:
                     faulthandler.cancel_dump_traceback_later()
-                if flag == pickling.RUN:
+                if flag == runs.RUN:
                     written.write_simple(data)
                 elif not buffers:
                     written.write(flag, data)
@@ -344,14 +344,14 @@ def _pickled(result: object) -> tuple[int, bytes, list[Any]]:
         raised.add_note(error, text)
         raise
     if not payload.buffers:
-        return pickling.GOOD, bytes(payload.head), []
-    return pickling.LARGE, bytes(payload.head), [bytearray(buffer) for buffer in payload.buffers]
+        return runs.GOOD, bytes(payload.head), []
+    return runs.LARGE, bytes(payload.head), [bytearray(buffer) for buffer in payload.buffers]
 
 
 def _outcome(head: bytes, buffers: list[Any]) -> tuple[int, bytes]:
     """What becomes of a call that prepares, as a record's flag and bytes."""
     try:
         args, kwargs = pickling.loads(Payload(head, buffers))
-        return pickling.GOOD, pickling.dumps_whole(apply(*args, **kwargs))
+        return runs.GOOD, pickling.dumps_whole(apply(*args, **kwargs))
     except BaseException as error:
-        return pickling.BAD, failure_of(error, __file__)
+        return runs.BAD, failure_of(error, __file__)
