@@ -34,7 +34,8 @@ STACK_GLOBAL = b"\x93"  # what stands in a pickle where something goes by its na
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
 SIMPLE: frozenset[type] = frozenset({int, str, float, bool, bytes, type(None), complex})
 SHORT = 1024  # characters or bytes of a text that may travel so; some thousand make a batch
-FIELDS = 8  # such texts in a dict or list that may
+WIDE = 128  # values in a dict or list that may
+FIELDS = 8  # …and how many of the longest texts, if it has such
 AT_ONCE = 10_000  # values that are looked at together
 COPIES: dict[type, Callable[[Any], Any]] = {dict: dict.copy, list: list.copy}
 TEXTS: frozenset[type] = frozenset({str, bytes})
@@ -93,7 +94,7 @@ def copy_of_shallow(values: tuple[Any, ...]) -> Any:
         return None
     [value] = values
     kind = type(value)
-    if kind not in COPIES or len(value) >= SHORT:
+    if kind not in COPIES or len(value) >= WIDE:
         return None
     inner = value if kind is list else [*value, *value.values()]
     if ATOMS.issuperset(map(type, inner)) or (
@@ -116,10 +117,11 @@ def _are_shallow(values: list[Any], kinds: set[type]) -> bool:
         return False
     longest = max(map(len, (*dicts, *lists)), default=0)
     types = set(map(type, inner))
-    if not types <= SIMPLE or longest * _longest_text(inner, types) >= SHORT * FIELDS:
+    if not types <= SIMPLE or longest >= WIDE:
         return False
-    others = [value for value in values if type(value) not in COPIES]
-    return longest < SHORT and all_simple(others)
+    if longest * _longest_text(inner, types) >= FIELDS * SHORT:
+        return False
+    return all_simple([value for value in values if type(value) not in COPIES])
 
 
 def is_simple(value: Any) -> bool:

@@ -335,7 +335,7 @@ def test_no_copies_are_made_of_what_is_big_or_of_another_kind():
     class Own(dict):
         pass
 
-    wide = dict.fromkeys(range(pickling.SHORT))
+    wide = dict.fromkeys(range(pickling.WIDE))
     for value in (wide, [*wide], {1: LONG * 20}, {LONG * 20: 1}, Own(), {1}, {1: Own()}, [OSError]):
         assert pickling.copies_of_shallow([value]) is None, value
         assert pickling.copy_of_shallow((value,)) is None, value

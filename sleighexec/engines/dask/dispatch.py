@@ -178,7 +178,8 @@ class Dispatch:
     def _on_time(self) -> None:
         """The time has come for something."""
         now = time.monotonic()
-        answers = {host: bool(self._answers_of(host)) for _, host, _, _ in self._limbo.values()}
+        hosts = {host for _, host, _, _ in self._limbo.values()}
+        answers = {host: bool(self._answers_of(host)) for host in hosts}
         # The last ones first, so that the first is first in line again.
         for number, (batch, host, deadline, why) in sorted(self._limbo.items(), reverse=True):
             if number in self._limbo and (deadline < now or answers[host]):
