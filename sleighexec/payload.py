@@ -37,11 +37,11 @@ SHORT = 1024  # characters or bytes of a text that may travel so; some thousand 
 WIDE = 128  # values in a dict or list that may
 FIELDS = 8  # …and how many of the longest texts, if it has such
 AT_ONCE = 10_000  # values that are looked at together
+# Those that hold nothing but simple values are shallow; and how they are copied.
 COPIES: dict[type, Callable[[Any], Any]] = {dict: dict.copy, list: list.copy}
 TEXTS: frozenset[type] = frozenset({str, bytes})
 ATOMS = SIMPLE - TEXTS
 SIMPLE_OR_TUPLE = SIMPLE | {tuple}
-SHALLOW = SIMPLE_OR_TUPLE | {dict, list}  # those that hold nothing but such values are shallow
 
 
 def all_simple(values: Collection[Any], *, tuples: bool = True) -> bool:
@@ -79,7 +79,7 @@ def copies_of_shallow(values: list[Any]) -> list[Any] | None:
     for first in range(0, len(values), AT_ONCE):
         part = values[first : first + AT_ONCE]
         kinds = set(map(type, part))
-        if not (kinds <= SHALLOW and _are_shallow(part, kinds)):
+        if not (kinds <= SIMPLE_OR_TUPLE | COPIES.keys() and _are_shallow(part, kinds)):
             return None
         if len(kinds) == 1 and kinds <= COPIES.keys():
             copies += map(COPIES[kinds.pop()], part)
@@ -90,19 +90,20 @@ def copies_of_shallow(values: list[Any]) -> list[Any] | None:
 
 def copy_of_shallow(values: tuple[Any, ...]) -> Any:
     """A copy of the only value, a shallow dict or list; None: it is none, or not small."""
-    if len(values) != 1:
+    if len(values) != 1 or not is_shallow(values[0], WIDE):
         return None
     [value] = values
+    inner = value if type(value) is list else [*value, *value.values()]
+    texts = sum([len(each) for each in inner if type(each) in TEXTS])
+    return COPIES[type(value)](value) if texts < SHORT else None
+
+
+def is_shallow(value: Any, most: int = SHORT) -> bool:
+    """Whether that is a dict or list of simple values, and of less than `most`."""
     kind = type(value)
-    if kind not in COPIES or len(value) >= WIDE:
-        return None
-    inner = value if kind is list else [*value, *value.values()]
-    if ATOMS.issuperset(map(type, inner)) or (
-        SIMPLE.issuperset(map(type, inner))
-        and sum([len(v) for v in inner if type(v) in TEXTS]) < SHORT
-    ):
-        return COPIES[kind](value)
-    return None
+    if kind not in COPIES or len(value) >= most or not SIMPLE.issuperset(map(type, value)):
+        return False
+    return kind is list or SIMPLE.issuperset(map(type, value.values()))
 
 
 def _are_shallow(values: list[Any], kinds: set[type]) -> bool:

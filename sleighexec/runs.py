@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
-from sleighexec.payload import COPIES, OUT_OF_BAND, SHORT, SIMPLE, loads_small
+from sleighexec.payload import OUT_OF_BAND, is_shallow, loads_small
 
 RECORD = struct.Struct("!IBQ")
 GOOD, BAD, LARGE, RUN = 0, 1, 2, 3  # a value; an error; one whose buffers follow outside; a run
@@ -68,15 +68,9 @@ def dump_mixed(pickled: bytes) -> bytes:
 
 def dump_shallow(value: Any) -> bytes | None:
     """A shallow dict or list, as it stands in a mixed run; None: it is none, or not small."""
-    kind = type(value)
-    if kind not in COPIES or len(value) >= SHORT or not SIMPLE.issuperset(map(type, value)):
+    if not is_shallow(value):
         return None
-    if kind is list:
-        data = marshal.dumps([value], EVERYWHERE)
-    elif SIMPLE.issuperset(map(type, value.values())):
-        data = marshal.dumps(value, EVERYWHERE)
-    else:
-        return None
+    data = marshal.dumps([value] if type(value) is list else value, EVERYWHERE)
     return data if len(data) < OUT_OF_BAND else None
 
 
