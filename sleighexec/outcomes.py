@@ -164,6 +164,7 @@ class Outcomes:
                 self._write_text()
                 self._write(flag, data)
             self.finished += 1
+            self._text.clear()  # until it has an outcome, what it printed stands here
 
     def write_failure(self, data: bytes) -> None:
         """Write that the next call to be finished has failed, and how."""
@@ -173,7 +174,6 @@ class Outcomes:
         """Write what the present call has printed, before its outcome. Under the lock."""
         if self._text.size:
             self._write(runs.PRINTED, self._text.read())
-        self._text.clear()
 
     def _write(self, flag: int, data: bytes) -> None:
         number = self.finished + 1

@@ -121,10 +121,10 @@ class Seen:
                 assert flag == runs.GOOD, f"no record has flag {flag}"
                 self.outcomes[number] = pickling.loads(Payload(data))
 
-    def check(self, begun: int, present: str) -> None:
+    def check(self, begun: int, present: str, before: dict[int, str]) -> None:
         """All calls that have begun, but the last one, must have ended.
 
-        `present`: what that has printed.
+        `present`: what that has printed, if it has not; `before`: by call, what we saw of that.
         """
         ended = KINDS[: len(self.outcomes)]
         assert len(ended) in (begun - 1, begun), (begun, self.outcomes)
@@ -134,8 +134,9 @@ class Seen:
         for number, kind in enumerate(ended, 1):
             assert self.printed.get(number, "") == text_of(kind), (number, self.printed)
         if len(ended) < begun:
-            printed = self.printed.get(begun, "") or present
-            assert text_of(KINDS[begun - 1]).startswith(printed), (begun, printed)
+            assert text_of(KINDS[begun - 1]).startswith(present), (begun, present)
+            assert present.startswith(before.get(begun, "")), (begun, present, before)
+            before[begun] = present
 
 
 # ------------------------------------------------------------------ the journal of a worker
@@ -177,7 +178,7 @@ def of_worker() -> Scenario:
         worker._run_calls(hurry=False, ahead=False)
         worker._outcomes.flush()
 
-    memory, before = journal.memory, b""
+    memory, before, printed = journal.memory, b"", dict[int, str]()
 
     def look() -> None:
         nonlocal before
@@ -194,7 +195,7 @@ def of_worker() -> Scenario:
         seen.outcomes.update(sent.outcomes)
         seen.printed.update(sent.printed)
         seen.add(records)
-        seen.check(begun, journal.text.read().decode())
+        seen.check(begun, journal.text.read().decode(), printed)
         end, size = journal.limits()
         assert size in (0, LIMITS[1])
         assert end == 0 or 0 < end - time.monotonic() < LIMITS[0], end
@@ -206,7 +207,7 @@ def of_dask_worker(name: str) -> Scenario:
     """The same of the journal that a Dask worker has of a batch."""
     journal = of_dask.Journal(name)
     journal.start(1, 0)
-    memory, before = journal._memory, b""
+    memory, before, printed = journal._memory, b"", dict[int, str]()
 
     def work(journal: of_dask.Journal) -> None:
         for kind in KINDS:
@@ -232,7 +233,7 @@ def of_dask_worker(name: str) -> Scenario:
         assert remains is not None
         seen = Seen()
         seen.add(remains.records)
-        seen.check(remains.begun, remains.printed.decode())
+        seen.check(remains.begun, remains.printed.decode(), printed)
 
     return lambda: work(of_dask.Journal(name)), lambda: work(journal), look
 

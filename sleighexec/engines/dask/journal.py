@@ -138,13 +138,14 @@ class Journal:
     def _ended(self) -> None:
         self.finished += 1
         words.put(self._memory, END, self.end)
+        if self.text.size:  # until it has an outcome, what it printed stands here
+            self.text.clear()
 
     def _write_text(self) -> None:
         self._close_run()
         data = self.text.read()
         head = runs.RECORD.pack(len(data), runs.PRINTED, self.finished + 1)
         self._write(head + data)
-        self.text.clear()
 
     def _write(self, entry: bytes) -> None:
         end = self.end + len(entry)
