@@ -126,7 +126,7 @@ def test_threads_do_not_disturb_each_other(ws: NetWorkSpace) -> None:
         assert len(ws.fetchMany(f"y{thread}", 100)) == 1 + MOST_AHEAD // 100
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ahead", "wait", "fetch"]))))
 def test_waiting_or_not_makes_no_difference_to_what_is_there(
     steps: list[tuple[str, str]],

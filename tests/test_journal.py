@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sleighexec import SleighExecutor, WorkerLost, runs
@@ -50,7 +50,6 @@ def values_in(payload: bytes) -> list[tuple[int, object]]:
     return found
 
 
-@settings(deadline=None)
 @given(STEPS)
 def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
     """After each step the agent could read; now and then something is sent; none is missing."""

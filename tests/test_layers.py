@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -147,8 +148,13 @@ def imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
             yield from imports(node)
 
 
-def imported(path: Path) -> Iterator[str]:
+@cache
+def imported(path: Path) -> tuple[str, ...]:
     """The modules that a file imports, by their full names."""
+    return tuple(names_in(path))
+
+
+def names_in(path: Path) -> Iterator[str]:
     for node in imports(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -202,4 +208,4 @@ def test_an_import_for_type_checkers_only_does_not_count(tmp_path):
     path = tmp_path / "x.py"
     path.write_text(text + "def f():\n    from sleighexec import wire, SleighExecutor\n")
     expected = ["typing", "b", "sleighexec.wire", "sleighexec.__init__"]
-    assert list(imported(path)) == expected
+    assert [*imported(path)] == expected

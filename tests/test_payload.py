@@ -12,7 +12,7 @@ from fractions import Fraction
 import cloudpickle
 import numpy
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sleighexec import payload as pickling
@@ -46,7 +46,6 @@ OBJECTS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(OBJECTS)
 def test_an_object_comes_back_as_it_was(value):
     its = loads(sent(dumps(value)))
@@ -241,7 +240,6 @@ def test_a_packed_list_carries_big_bytes_by_reference():
 # ------------------------------------------------------------------ values of a workspace
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_a_text_is_stored_as_text(text):
     payload = pickling.value_payload(text)
@@ -255,7 +253,6 @@ def test_a_text_with_lone_surrogates_comes_back():
     assert loads(pickling.value_payload(text)) == text
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_bytes_are_stored_as_bytes(data):
     payload = pickling.value_payload(data)
@@ -373,7 +370,6 @@ RECORDS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(RECORDS)
 def test_records_come_back_in_their_order(records):
     payload = sent(Payload(b"".join(record(*each) for each in records)))
@@ -402,7 +398,6 @@ SIMPLE_VALUES = st.one_of(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.lists(SIMPLE_VALUES), st.lists(SIMPLE_VALUES), st.booleans())
 def test_a_run_of_simple_results_is_read_at_once(first, second, still_open):
     """Each was written on its own; together they are the inside of a list."""

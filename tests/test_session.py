@@ -6,7 +6,7 @@ import contextlib
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sleighexec import session
@@ -78,7 +78,6 @@ def test_the_handshake_may_come_byte_by_byte():
     assert one.state is other.state is State.READY
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5), st.binary(max_size=50))
 def test_any_split_of_the_handshake_gives_the_same_end(sizes, behind):
     one, other = server(), client()
@@ -345,7 +344,6 @@ def test_garbage_instead_of_the_verdict_is_refused():
         other.feed(b"HTTP/1.1 400 Bad Request")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from([b"", session.MAGIC]), st.booleans())
 def test_a_stranger_never_gets_in(noise, magic, to_server):
     side = server() if to_server else client()

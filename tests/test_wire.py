@@ -20,7 +20,7 @@ from sleighexec.messages import BYTES, PICKLE, REQUIRED, TEXT, Payload
 from sleighexec.space import Space
 from sleighexec.wire import HEADER, MAX_HEAD, SCRATCH, Decoder, encode
 
-PROPERTY = settings(max_examples=150, deadline=None)
+PROPERTY = settings(max_examples=150)
 
 # ------------------------------------------------------------------ messages, any of them
 
