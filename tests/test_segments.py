@@ -295,7 +295,7 @@ class PoolModel(RuleBasedStateMachine):
 
 
 TestPoolModel = pytest.mark.once(PoolModel.TestCase)
-TestPoolModel.settings = settings(max_examples=60, stateful_step_count=40)
+TestPoolModel.settings = settings(max_examples=30, stateful_step_count=40)
 
 
 # ------------------------------------------------------------------ calls
