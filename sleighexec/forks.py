@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import weakref
 
-from sleighexec.hints import Any, TypeVar
+from sleighexec.hints import Any, NoReturn, TypeVar
 
 L = TypeVar("L")
 
@@ -35,6 +36,27 @@ def free_in_child(lock: L) -> L:
 def forget_in_child(thing: Any) -> None:
     """Call its `forget()` in each forked child, which lets go of what is its parent's."""
     _things.add(thing)
+
+
+def leave(error: BaseException | None) -> NoReturn:
+    """End a child that was forked in a call and has come out of it: the call is its parent's.
+
+    As a program of its own would end there, but for what is done at the very end of one, since that
+    is the parent's, too. `error`: with which it came out.
+    """
+    code: object = 0
+    try:
+        if isinstance(error, SystemExit):
+            code = 0 if error.code is None else error.code
+            if not isinstance(code, int):
+                print(code, file=sys.stderr)
+        elif error is not None:
+            code = 1
+            sys.excepthook(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code & 0xFF if isinstance(code, int) else 1)
 
 
 def _in_child() -> None:

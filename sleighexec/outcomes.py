@@ -18,6 +18,7 @@ from collections.abc import Callable
 from sleighexec import payload as pickling
 from sleighexec import raised, runs, wire
 from sleighexec.client import ONE_WAY, SocketConnection
+from sleighexec.forks import forget_in_child, leave
 from sleighexec.hints import Any
 from sleighexec.journal import END, ROOM, Journal, Records
 from sleighexec.messages import Payload, Results
@@ -65,6 +66,11 @@ class Outcomes:
         self.keeps_lines = False
         self._printed = False  # something since the last flush
         self.stdout: Any = None
+        forget_in_child(self)
+
+    def forget(self) -> None:
+        """In a child that a call has forked: the journal, which it shares with us, is ours."""
+        self.__class__ = _OfParent
 
     # ------------------------------------------------------------------ writing
 
@@ -275,3 +281,22 @@ class Outcomes:
             self._printed = True
             if lines and self.keeps_lines:
                 self.outbox.add(lines)
+
+
+class _OfParent(Outcomes):
+    """What they are in a child that a call has forked, which ends when it comes out of the call.
+
+    The loop that runs the calls looks here then, for where to write a result or that it has failed.
+    """
+
+    @property
+    def slotted(self) -> type | None:  # type: ignore[override]
+        leave(None)
+
+    @property
+    def finished(self) -> int:
+        return 0
+
+    @finished.setter
+    def finished(self, count: int) -> None:
+        leave(sys.exc_info()[1])

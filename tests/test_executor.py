@@ -1225,6 +1225,26 @@ def test_a_forked_child_is_told_also_beside_executors_that_have_ended(tmp_path: 
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@pytest.mark.parametrize("way", ["exit", "return", "return a list", "raise"])
+def test_a_child_that_a_call_forks_ends_where_it_comes_out_of_it(
+    executor: SleighExecutor, way: str
+) -> None:
+    def fork() -> Any:
+        pid = os.fork()
+        if pid == 0:
+            if way == "exit":
+                sys.exit(7)
+            if way == "raise":
+                raise ValueError(way)
+            return 1 if way == "return" else [1]
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    expected = {"exit": 7, "raise": 1}.get(way, 0)
+    for future in [executor.submit(fork), executor.submit(fork)]:
+        assert future.result(PATIENCE) == expected
+    assert executor.submit(abs, -2).result(PATIENCE) == 2
+
+
 def test_a_million_pending_tasks_could_wait(executor: SleighExecutor) -> None:
     """A pending task takes a third of a kilobyte, not two: shown with fewer of them."""
     blocker = SleighExecutor(1)

@@ -25,6 +25,7 @@ from sleighexec.engines.dask import journal
 from sleighexec.engines.dask.reach import Reach
 from sleighexec.errors import UnsupportedOptionError
 from sleighexec.failures import arguments, failure_of, small_arguments
+from sleighexec.forks import leave
 from sleighexec.functions import ALONE, CLASSIC_NAMES, PLAIN, SMALL, Learned, apply
 from sleighexec.messages import Payload
 
@@ -112,7 +113,8 @@ class Run:
         self.journals = journal.Journals(name)
         python = ".".join(map(str, sys.version_info[:3]))
         # This worker, for the client.
-        self.who = (facts.name, facts.address, os.getpid(), os.uname().nodename, python)
+        self.pid = os.getpid()
+        self.who = (facts.name, facts.address, self.pid, os.uname().nodename, python)
 
     # ------------------------------------------------------------------ before the calls
 
@@ -239,7 +241,11 @@ class Run:
                     else:
                         flag, data, buffers = _pickled(result)
                 except BaseException as error:  # SystemExit too belongs to the task, not to us
+                    if os.getpid() != self.pid:
+                        leave(error)
                     flag, data = runs.BAD, failure_of(error, __file__)
+                if os.getpid() != self.pid:  # a child that the call has forked
+                    leave(None)
                 if limits is not None:
                     faulthandler.cancel_dump_traceback_later()
                 if flag == runs.RUN:
