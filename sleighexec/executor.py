@@ -683,7 +683,12 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
     def __exit__(self, *exc_info: Any) -> bool | None:
         if exc_info[0] is KeyboardInterrupt:  # nobody will look at what still runs
             self.kill_workers()
-        self.shutdown(wait=True)
+        try:
+            self.shutdown(wait=True)
+        except KeyboardInterrupt:  # nor if it comes here
+            self.kill_workers()
+            self.shutdown(wait=True)
+            raise
         return None
 
     def __reduce__(self) -> Any:

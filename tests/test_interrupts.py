@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from sleighexec import SleighExecutor
+from sleighexec import SleighExecutor, WorkerLost
+from sleighexec.future import SleighFuture
 from sleighexec.interrupts import Undisturbed
 
 pytestmark = pytest.mark.timeout(method="thread")  # the other method needs SIGALRM
@@ -219,3 +220,30 @@ def test_ctrl_c_ends_what_runs_and_the_pool_goes_on(way: str, tmp_path: Path) ->
     assert done.stdout.splitlines()[0] == "back", done.stderr
     assert done.stdout.splitlines()[1].startswith("4950")
     assert done.stdout.splitlines()[-1] == "end"
+
+
+def test_ctrl_c_where_a_with_block_waits_for_its_calls_ends_these() -> None:
+    """As one within it does: nobody will look at what still runs."""
+
+    def interrupt() -> None:
+        ready.wait(20)
+        time.sleep(0.2)  # so that it has come to the end of the block
+        signal.pthread_kill(main, signal.SIGINT)
+
+    ready, main = threading.Event(), threading.get_ident()
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+
+    def block() -> None:
+        with SleighExecutor(1) as executor:
+            calls.extend(executor.submit(time.sleep, 600) for _ in range(2))
+            while not calls[0].running():
+                time.sleep(0.001)
+            ready.set()
+
+    calls: list[SleighFuture] = []
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert type(calls[0].exception(0)) is WorkerLost
+    assert calls[1].cancelled()
+    thread.join()
