@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from sleighexec.hints import TYPE_CHECKING, Any
@@ -51,3 +52,15 @@ def current_worker() -> WorkerContext:
     if context is None:
         raise RuntimeError("current_worker() works inside a task only, and this is not a worker")
     return context
+
+
+def imported_in_worker() -> str | None:
+    """In a worker: the module that the calling thread imports right now; None: it imports none."""
+    frame = sys._getframe() if of_process is not None else None
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            spec: Any = frame.f_globals.get("__spec__")
+            if getattr(spec, "_initializing", False):  # as the machinery of imports has it
+                return str(spec.name)
+        frame = frame.f_back
+    return None

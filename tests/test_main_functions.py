@@ -5,6 +5,7 @@ Each test is a small program of its own, since what it is about is its `__main__
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,33 @@ CUBES = """
 @pytest.mark.parametrize("how", ["file", "-c", "stdin"])
 def test_a_script_needs_no_guard_and_no_shutdown(tmp_path: Path, how: str) -> None:
     assert run(CUBES, tmp_path, how) == ["[0, 1, 8, 27, 64] 9"]
+
+
+def test_a_script_without_a_guard_that_is_imported_is_told_what_helps(tmp_path: Path) -> None:
+    """Its functions have a name then, by which workers import it: they must not begin anew."""
+    script = """
+        from pathlib import Path
+        from sleighexec import SleighExecutor
+        with Path(__file__).with_name("imports.txt").open("a") as file:
+            file.write("once ")
+        def cube(x):
+            return x ** 3
+        with SleighExecutor(1) as ex:
+            print(ex.submit(cube, 2).result())
+    """
+    (tmp_path / "cubes.py").write_text(textwrap.dedent(script))
+    lines = run(
+        """
+        try:
+            import cubes
+        except Exception as error:
+            print(type(error).__name__, error)
+        """,
+        tmp_path,
+    )
+    assert "PoolBrokenError the module cubes uses an executor" in lines[0]
+    assert "__main__" in lines[0]
+    assert (tmp_path / "imports.txt").read_text() == "once " * 2
 
 
 def test_what_a_task_builds_in_a_global_is_there_for_later_tasks(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from sleighexec import payload as pickling
 from sleighexec import raised, records
 from sleighexec.access import embedded
 from sleighexec.connections import Connection
+from sleighexec.context import imported_in_worker
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import is_too_late, register, shut_down
@@ -434,6 +435,15 @@ class BuiltinEngine(Losses):
             coming = [w.rank for w in self._workers.values() if not w.ready]
             wanted = self._lines.wanted(free, coming, self._places.offer)
             free = [rank for rank in free if rank in wanted or rank in called]
+        if free and not self._agents and (module := imported_in_worker()) is not None:
+            self.server.start()
+            # Its workers would import the module too, and so on without end.
+            self._break(
+                f"the module {module} uses an executor while it is imported, which workers do for "
+                f'its functions: put that into a function or under `if __name__ == "__main__":`',
+                None,
+            )
+            return
         for rank in free:
             try:
                 self._start_worker(rank)
