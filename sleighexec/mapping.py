@@ -401,10 +401,10 @@ def _runs(
             each = iter(run)
             while index < end:
                 count = min(job.chunk - index % job.chunk, end - index)
-                yield itertools.islice(each, count)
                 index += count
                 if index % job.chunk == 0:
-                    more()
+                    more()  # before that is looked at: as many as may are ahead of it then
+                yield itertools.islice(each, count)
         if more is not None:
             more.end()
     except BaseException as error:

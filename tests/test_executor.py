@@ -269,7 +269,7 @@ def test_map_with_buffersize_reads_its_input_as_results_are_taken(executor: Slei
     results = executor.map(add, numbers(), buffersize=3)
     assert read == [0, 1, 2]
     assert [next(results) for _ in range(10)] == list(range(10))
-    assert len(read) == 12
+    assert len(read) == 13  # three are ahead of the last of them, as with Python 3.14
     results.close()  # type: ignore[attr-defined]
 
 
