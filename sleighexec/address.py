@@ -167,9 +167,16 @@ def find(url: str, role: int | None = None) -> Address:
         missing = path if named else path.name
         raise ConnectError(
             f"no workspace server of this user at {url} (there is no {missing}): "
-            "start one with `sleighexec server`"
+            f"start one with `{server_command(url)}`"
         ) from None
     return parse(text, str(path), None if named else url, role)
+
+
+def server_command(url: str) -> str:
+    """The command that starts a server there."""
+    if "://" not in url or (parts := parts_of(url)).scheme == UNIX:
+        return "sleighexec server"
+    return f"sleighexec server --bind {parts.hostname}:{parts.port or DEFAULT_PORT}"
 
 
 def _newer(usual: Path, told: Path | None) -> Path:

@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, WorkspaceServer, errors
+from sleighexec import NetWorkSpace, NwsServer, Sleigh, SleighExecutor, WorkspaceServer, errors
 
 
 def sleighexec(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +53,16 @@ def test_without_a_server_the_error_names_the_remedy(run_directory: Path) -> Non
     assert done.returncode == 1
     assert "start one with `sleighexec server`" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "reach", [lambda: NwsServer("localhost"), lambda: Sleigh(nwsHost="localhost")]
+)
+def test_the_remedy_is_a_server_where_it_was_looked_for(run_directory: Path, reach: Any) -> None:
+    remedy = "`sleighexec server --bind localhost:8765`"
+    # The server that there is, at a Unix socket, is another one.
+    with WorkspaceServer(), pytest.raises(errors.ConnectError, match=remedy):
+        reach()
 
 
 def test_the_connection_file_is_the_users_alone(run_directory: Path) -> None:
