@@ -164,8 +164,8 @@ def _failed(name: str, place: int | str, error: BaseException) -> BaseException:
     return problem
 
 
-def not_pickled(name: str, error: BaseException) -> BaseException:
-    """The error of a call that could not be pickled."""
+def not_pickled(name: str, error: BaseException, what: str = "") -> BaseException:
+    """The error of a call that could not be pickled; `what`: as `unpicklable` says it."""
     from sleighexec.raised import add_note
 
     if isinstance(error, SystemExit):
@@ -174,5 +174,16 @@ def not_pickled(name: str, error: BaseException) -> BaseException:
         problem = pickle.PicklingError(f"SystemExit while pickling a call of {name}")
         problem.__cause__ = error
         error = problem
-    add_note(error, f"while pickling a call of {name} for a worker")
+    add_note(error, f"while pickling a call of {name} for a worker{what}")
     return error
+
+
+def unpicklable(functions: FunctionTable, args: Any, kwargs: Any) -> str:
+    """The first of these arguments that cannot be pickled, as a text for the error; or nothing."""
+    places = [f"args[{place}]" for place in range(len(args))]
+    for place, value in zip((*places, *kwargs), (*args, *kwargs.values())):
+        try:
+            functions.dumps_call(value)
+        except (Exception, SystemExit):
+            return f": {place} is a {type(value).__qualname__}"
+    return ""

@@ -18,7 +18,14 @@ from concurrent.futures import Executor
 from functools import partial
 
 from sleighexec import payload as pickling
-from sleighexec.dependencies import Dependent, Gaps, Unfilled, any_future, not_pickled
+from sleighexec.dependencies import (
+    Dependent,
+    Gaps,
+    Unfilled,
+    any_future,
+    not_pickled,
+    unpicklable,
+)
 from sleighexec.each import EachCalls
 from sleighexec.elements import Row
 from sleighexec.engines.base import Engine, Prepared
@@ -312,7 +319,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         except BaseException as error:
             if not isinstance(error, Exception) and not isinstance(error, SystemExit):
                 raise  # Ctrl-C is not the task's
-            return self._failed(fn, error)
+            return self._failed(fn, args, kwargs, error)
         if form == UNFILLED:
             group = Dependent(self._engine, self._functions, named(fn), item, _fitting)
             future = SleighFuture(self._engine, definition, needs, PICKLED, None, settings, group)
@@ -378,11 +385,14 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
             self._repeats.replace(payload)
         return _fitting(payload)
 
-    def _failed(self, fn: Any, error: BaseException) -> SleighFuture:
+    def _failed(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException
+    ) -> SleighFuture:
         """The future of a call that could not be pickled."""
+        error = not_pickled(named(fn), error, unpicklable(self._functions, args, kwargs))
         self._engine.put(())  # raises what a submit would raise now
         future = SleighFuture(self._engine, self._functions.apply, (), PLAIN, (), self._settings)
-        future.fail(lambda: not_pickled(named(fn), error))
+        future.fail(lambda: error)
         return future
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
@@ -519,7 +529,8 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
             UnsupportedOptionError: An option is not available with this engine.
         """
         if others:
-            raise UnsupportedOptionError(f"not supported by this release yet: {', '.join(others)}")
+            names = ", ".join(SleighExecutor.options.__kwdefaults__ or ())
+            raise UnsupportedOptionError(f"no such option: {', '.join(others)} (there are {names})")
         settings = settings_of(
             self._settings, retries, timeout, memory_limit, priority, needs_of(resources)
         )

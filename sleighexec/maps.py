@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from sleighexec import payload as pickling
-from sleighexec.dependencies import not_pickled
+from sleighexec.dependencies import not_pickled, unpicklable
 from sleighexec.functions import (
     PICKLED,
     PLAIN,
@@ -186,7 +186,9 @@ class MapCalls:
                 payload, needs = self._functions.dumps_call((row, keywords))
                 payloads.append(self._fit(payload))
             except Exception as error:
-                payloads.append(Failure(not_pickled(job.definition.name, error)))
+                args = row if job.apply_to is None else row[1:]
+                what = unpicklable(self._functions, args, keywords)
+                payloads.append(Failure(not_pickled(job.definition.name, error, what)))
             else:
                 job.need(needs)
         return PICKLED, payloads

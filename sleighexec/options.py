@@ -62,7 +62,10 @@ def launchers_of(
 
         launcher = Local()
     places: list[Launcher] = []
-    for each in launcher if isinstance(launcher, Sequence) else [launcher]:
+    several: Sequence[Any] = [launcher]
+    if isinstance(launcher, Sequence) and not isinstance(launcher, str):
+        several = launcher
+    for each in several:
         if not callable(getattr(each, "launch", None)):
             raise TypeError(
                 f"launcher must be a launcher, such as Local() or SSH(name), or a list of them, "

@@ -786,6 +786,19 @@ def test_an_unpicklable_argument_is_the_futures_error(executor: SleighExecutor) 
             assert future.result(PATIENCE) == number
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have no notes")
+def test_an_argument_that_cannot_be_pickled_is_named(executor: SleighExecutor) -> None:
+    lock = threading.Lock()
+    for call, place in (
+        (lambda: executor.submit(add, 1, lock).result(PATIENCE), "args[1]"),  # type: ignore[arg-type]
+        (lambda: executor.submit(add, 1, c=lock).result(PATIENCE), "c"),
+        (lambda: list(executor.map(add, [1], [lock])), "args[1]"),
+    ):
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert caught.value.__notes__[0].endswith(f"a call of add for a worker: {place} is a lock")
+
+
 def test_an_unpicklable_argument_and_shutdown_do_not_hang() -> None:
     executor = SleighExecutor(2)
     executor.submit(id, 42).result(PATIENCE)
