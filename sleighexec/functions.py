@@ -258,7 +258,11 @@ class FunctionTable:
         return self._shared(value, *self.dumps_call(value))
 
     def shared_if_big(self, value: object) -> object:
-        """A handle in place of a value that is too big to travel with each call of many."""
+        """A handle in place of a value that is too big to travel with each call of many.
+
+        It travels once, and each call gets an object of its own all the same, as if it had come
+        with it. Only the big buffers of all these are the same, and read-only.
+        """
         kind = type(value)
         if kind is pickling.Shared:
             return value
@@ -266,7 +270,10 @@ class FunctionTable:
             big = kind in (str, bytes) and len(value) >= BIG  # type: ignore[arg-type]
             return self.share(value) if big else value
         payload, needs = self.dumps_call(value)
-        return self._shared(value, payload, needs) if payload.size_bytes >= BIG else value
+        if payload.size_bytes < BIG:
+            return value
+        template = pickling.pack(pickling.Template(payload.head, *payload.buffers))
+        return self._shared(value, template, needs)
 
     def _shared(
         self, value: object, payload: Payload, needs: tuple[GlobalValue, ...]

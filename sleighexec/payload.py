@@ -459,9 +459,25 @@ def _code_of_file(filename: str, parts: tuple[Any, ...]) -> types.CodeType:
     return types.CodeType(*parts).replace(co_filename=filename)
 
 
+class Template:
+    """In a worker: from which each call gets an object of its own, over the same big buffers."""
+
+    def __init__(self, head: Any, *buffers: Any) -> None:
+        self._payload = Payload(head, buffers)
+
+    def __reduce__(self) -> Any:
+        head, buffers = self._payload.head, self._payload.buffers
+        return Template, (carried(head), *map(pickle.PickleBuffer, buffers))
+
+    def make(self) -> Any:
+        """One more. Raises whatever unpickling it raises."""
+        return loads(self._payload)
+
+
 def shared_value(name: str) -> Any:
     """In a worker: what a Shared handle stands for."""
-    return namespace(SHARED)[name]
+    value = namespace(SHARED)[name]
+    return value.make() if type(value) is Template else value
 
 
 class _NamespaceReference:

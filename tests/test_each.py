@@ -870,29 +870,42 @@ def test_several_launchers_make_one_pool() -> None:
 
 
 class Counted:
-    """Says in the workspace that it was unpickled."""
+    """Counts how often it was pickled."""
 
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
+    pickled = 0
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        current_worker().workspace.store("came", current_worker().rank)
+    def __init__(self, size: int) -> None:
+        self.items = [0] * size
 
-
-def times_unpickled(executor: SleighExecutor) -> int:
-    executor.eachWorker(abs, 0)  # one may still take in what it need not run any more
-    return sum(1 for _ in iter(partial(executor.workspace.fetchTry, "came"), None))
+    def __getstate__(self) -> dict[str, Any]:
+        Counted.pickled += 1
+        return self.__dict__
 
 
-def test_a_big_fixed_argument_travels_once_to_each_worker(three: SleighExecutor) -> None:
-    big = Counted(os.urandom(2_000_000))
-    got = three.eachElem(lambda n, big: n + len(big.payload), range(100), [big], chunkSize=2)
-    assert got == list(range(2_000_000, 2_000_100))
-    assert 1 <= times_unpickled(three) <= 3
-    small = Counted(b"")
-    three.eachElem(lambda n, small: n, range(10), [small])
-    assert times_unpickled(three) == 10
+def grow(number: int, counted: Counted) -> int:
+    counted.items.append(number)
+    return len(counted.items)
+
+
+@pytest.mark.parametrize("size", [10, 600_000], ids=["small", "big"])
+def test_each_call_has_a_fixed_argument_of_its_own(
+    three: SleighExecutor, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Whatever calls do to theirs, and on how many workers: also where it travels once."""
+    monkeypatch.setattr(Counted, "pickled", 0)
+    assert three.eachElem(grow, range(12), [Counted(size)]) == [size + 1] * 12
+    assert (Counted.pickled == 1) == (size > 10)
+
+
+def test_each_call_of_a_map_has_a_function_of_its_own(three: SleighExecutor) -> None:
+    for size in (10, 600_000):
+        items = [0] * size
+        assert list(three.map(partial(grown, items), range(12))) == [size + 1] * 12
+
+
+def grown(items: list[int], number: int) -> int:
+    items.append(number)
+    return len(items)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "text", "array"])
