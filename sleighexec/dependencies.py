@@ -33,7 +33,7 @@ class Gaps:
         named: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         found = [(place, arg) for place, arg in named if _is_future(arg)]
         self.places = [place for place, _ in found]
-        self.futures: list[SleighFuture] = [future for _, future in found]
+        self.futures: list[SleighFuture[Any]] = [future for _, future in found]
 
     def cut(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -90,11 +90,11 @@ class Dependent:
         self._engine, self._functions, self._fit = engine, functions, fit
         self._name = name
         self._lock = threading.Lock()  # guards the three below
-        self._future: SleighFuture | None = None  # None also when it needs us no more
+        self._future: SleighFuture[Any] | None = None  # None also when it needs us no more
         self._unfilled: Unfilled | None = unfilled
         self._left = len(unfilled.gaps.futures)
 
-    def wait_for_all(self, future: SleighFuture) -> None:
+    def wait_for_all(self, future: SleighFuture[Any]) -> None:
         """Begin to wait; may be over at once."""
         assert self._unfilled is not None
         gaps = self._unfilled.gaps
@@ -107,14 +107,14 @@ class Dependent:
             future.cancel()
             raise
 
-    def submitted(self, futures: list[SleighFuture]) -> None:
+    def submitted(self, futures: list[SleighFuture[Any]]) -> None:
         """We have made it ourselves."""
 
-    def ended(self, future: SleighFuture) -> None:
+    def ended(self, future: SleighFuture[Any]) -> None:
         self._take()
         self._engine.drop_held(future)
 
-    def _take(self) -> tuple[SleighFuture, Unfilled] | None:
+    def _take(self) -> tuple[SleighFuture[Any], Unfilled] | None:
         """Let go of the call: whoever gets it, and nobody else, says what becomes of it."""
         with self._lock:
             future, self._future = self._future, None
@@ -134,7 +134,7 @@ class Dependent:
         if last and (taken := self._take()):
             self._put(*taken)
 
-    def _put(self, future: SleighFuture, unfilled: Unfilled) -> None:
+    def _put(self, future: SleighFuture[Any], unfilled: Unfilled) -> None:
         """All results are there."""
         try:
             payload, needs = self._functions.dumps_call(unfilled.filled())

@@ -288,7 +288,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
 
     # ------------------------------------------------------------------ running things
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SleighFuture:
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SleighFuture[T]:
         """Schedule `fn(*args, **kwargs)` and return its Future at once.
 
         The call is taken as it is now: what happens to its arguments later does not matter, but
@@ -309,7 +309,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
 
     def _submit(
         self, settings: Settings, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> SleighFuture:
+    ) -> SleighFuture[Any]:
         if not callable(fn):
             raise TypeError(f"fn must be callable, not {type(fn).__name__}: {fn!r}")
         if settings.needs:
@@ -322,7 +322,9 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
             return self._failed(fn, args, kwargs, error)
         if form == UNFILLED:
             group = Dependent(self._engine, self._functions, named(fn), item, _fitting)
-            future = SleighFuture(self._engine, definition, needs, PICKLED, None, settings, group)
+            future: SleighFuture[Any] = SleighFuture(
+                self._engine, definition, needs, PICKLED, None, settings, group
+            )
             group.wait_for_all(future)
             return future
         future = SleighFuture(self._engine, definition, needs, form, item, settings)
@@ -387,11 +389,12 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
 
     def _failed(
         self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException
-    ) -> SleighFuture:
+    ) -> SleighFuture[Any]:
         """The future of a call that could not be pickled."""
         error = not_pickled(named(fn), error, unpicklable(self._functions, args, kwargs))
         self._engine.put(())  # raises what a submit would raise now
-        future = SleighFuture(self._engine, self._functions.apply, (), PLAIN, (), self._settings)
+        apply, settings = self._functions.apply, self._settings
+        future: SleighFuture[Any] = SleighFuture(self._engine, apply, (), PLAIN, (), settings)
         future.fail(lambda: error)
         return future
 
@@ -418,9 +421,10 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         # What travels in one chunk travels in one form.
         whole = chunk_size > 1 and any([simple_form(row) is None for row in rows])
         by_key = definition is not None and not whole
-        futures: list[SleighFuture] = []
-        failed: list[tuple[int, Exception]] = []
+        futures: list[SleighFuture[Any]] = []
+        failed: list[tuple[int, BaseException]] = []
         for row in rows:
+            future: SleighFuture[Any]
             if by_key and (simple := simple_form(row)) is not None:
                 future = SleighFuture(engine, known, (), simple, row, settings, group)
             elif by_key and (copy := pickling.copy_of_shallow(row)) is not None:
@@ -433,12 +437,13 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
                     form, item = (form, self._fit(payload)) if whole else self._travelling(payload)
                 except Exception as error:
                     needs = ()
-                    failed.append((len(futures), error))
+                    what = unpicklable(functions, row, {})
+                    failed.append((len(futures), not_pickled(named(fn), error, what)))
                 future = SleighFuture(engine, known, needs, form, item, settings, group)
             futures.append(future)
         group.submitted(futures)
         for index, problem in failed:
-            futures[index].fail(partial(not_pickled, named(fn), problem))
+            futures[index].fail(partial(lambda error: error, problem))
         sent = [future for future in futures if future._item is not None] if failed else futures
         starts = range(0, len(sent), chunk_size)
         tasks = sent if chunk_size == 1 else [Chunk(sent[i : i + chunk_size]) for i in starts]
@@ -457,7 +462,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         item = constant(_fitting(payload))
         prepared = (item, needs) if sticky else None
         with self._ranks_stay:
-            futures = [
+            futures: list[SleighFuture[Any]] = [
                 SleighFuture(engine, apply, needs, PICKLED, item, settings, group)
                 for _ in range(engine.max_workers)
             ]
@@ -481,7 +486,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         """
         return self._functions.share(value)
 
-    def kill(self, future: SleighFuture) -> bool:
+    def kill(self, future: SleighFuture[Any]) -> bool:
         """Stop a call even if it runs: its worker is killed and replaced, no other call is lost.
 
         The future is cancelled then. Returns whether it was stopped; False if it had finished.

@@ -24,11 +24,13 @@ from sleighexec.engines.outcomes import lost_error
 from sleighexec.errors import ForkedProcessError
 from sleighexec.forks import free_in_child
 from sleighexec.functions import Definition, GlobalValue
-from sleighexec.hints import TYPE_CHECKING, Any, Protocol
+from sleighexec.hints import TYPE_CHECKING, Any, Protocol, TypeVar
 from sleighexec.task import Loss, Parts, Settings, may_try_again
 
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
+
+T = TypeVar("T")
 
 # Guards the state of all futures whose condition does not exist yet.
 _lock = free_in_child(threading.Lock())
@@ -37,14 +39,14 @@ _lock = free_in_child(threading.Lock())
 class Group(Protocol):
     """Whoever waits for many futures."""
 
-    def submitted(self, futures: list[SleighFuture]) -> None:
+    def submitted(self, futures: list[SleighFuture[Any]]) -> None:
         """These are about to be put. Before it happens, so that a Ctrl-C loses none of them."""
 
-    def ended(self, future: SleighFuture) -> None:
+    def ended(self, future: SleighFuture[Any]) -> None:
         """This one is done, failed or cancelled. Called once, by any thread; never blocks."""
 
 
-class SleighFuture(Future):  # type: ignore[type-arg]
+class SleighFuture(Future[T]):
     """The outcome of one call, now or later. Made by `SleighExecutor.submit`."""
 
     __slots__ = (
@@ -90,18 +92,19 @@ class SleighFuture(Future):  # type: ignore[type-arg]
 
     # ------------------------------------------------------------------ as a Future
 
-    @property
-    def _condition(self) -> Any:  # type: ignore[override]
-        if self._engine.forked:
-            return self._condition_in_child()
-        if self._made_condition is None:
-            with _lock:
-                if self._made_condition is None:
-                    self._waiters: list[Any] = []
-                    self._done_callbacks: list[Callable[[Any], object]] = []
-                    self._made_condition = threading.Condition()
-            self._engine.attend()
-        return self._made_condition
+    if not TYPE_CHECKING:  # for checkers it is an attribute, as `as_completed` wants it
+
+        @property
+        def _condition(self) -> Any:
+            if self._engine.forked:
+                return self._condition_in_child()
+            if self._made_condition is None:
+                with _lock:
+                    if self._made_condition is None:
+                        self._waiters, self._done_callbacks = [], []
+                        self._made_condition = threading.Condition()
+                self._engine.attend()
+            return self._made_condition
 
     def _condition_in_child(self) -> Any:
         """In a forked child: our own may be held for ever by a thread that is not here.
@@ -111,7 +114,8 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         """
         self._check_ours()
         if self._made_condition is not _unneeded:
-            self._waiters, self._done_callbacks = [], []
+            self._waiters: list[Any] = []
+            self._done_callbacks: list[Callable[[Any], object]] = []
             self._made_condition = _unneeded
         return _unneeded
 
@@ -144,7 +148,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
         """Whether a worker has it."""
         return self._state == RUNNING
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> T:
         """The value that the call returned, when it is there.
 
         Raises:
@@ -160,7 +164,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
                 raise self._exception
             finally:
                 self = None  # type: ignore[assignment] # the traceback must not keep us alive
-        return self._result
+        return self._result  # type: ignore[return-value] # it is there
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the call raised, None if it returned; waits as `result` does."""
@@ -243,7 +247,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
                 pause = min(2 * pause, 0.1)
         return self.cancelled()
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T]:
         """The result, in a coroutine: `await executor.submit(fn)`."""
         import asyncio
 
@@ -321,7 +325,7 @@ class SleighFuture(Future):  # type: ignore[type-arg]
     def called(self) -> Definition | None:
         return self._definition
 
-    def advance(self, most: int) -> tuple[SleighFuture, int, int, bool]:
+    def advance(self, most: int) -> tuple[SleighFuture[Any], int, int, bool]:
         return self, 0, 1, True
 
     def size(self) -> int:
@@ -417,7 +421,7 @@ class Chunk:
 
     __slots__ = ("_futures",)
 
-    def __init__(self, futures: list[SleighFuture]) -> None:
+    def __init__(self, futures: list[SleighFuture[Any]]) -> None:
         self._futures = futures  # those that are not answered yet
 
     def begin(self, limit: int) -> tuple[Any, Any]:
@@ -437,7 +441,7 @@ class Chunk:
     def called(self) -> Definition | None:
         return self._futures[0].called()
 
-    def advance(self, most: int) -> tuple[SleighFuture, int, int, bool]:
+    def advance(self, most: int) -> tuple[SleighFuture[Any], int, int, bool]:
         return self._futures.pop(0), 0, 1, not self._futures
 
     def size(self) -> int:

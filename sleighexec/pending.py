@@ -42,16 +42,16 @@ class Arrivals:
         self._lock = free_in_child(threading.Lock())  # guards _waiters
         self._waiters: list[_Waiter] = []
         self._wanted: float = math.inf  # the least number of arrivals that one of them wants
-        self.all: list[SleighFuture] = []
-        self.arrived: list[SleighFuture] = []
-        self.failed: list[SleighFuture] = []
+        self.all: list[SleighFuture[Any]] = []
+        self.arrived: list[SleighFuture[Any]] = []
+        self.failed: list[SleighFuture[Any]] = []
 
-    def submitted(self, futures: list[SleighFuture]) -> None:
+    def submitted(self, futures: list[SleighFuture[Any]]) -> None:
         self.all += futures
         if self.meter is not None:
             self.meter.expect(len(futures))
 
-    def ended(self, future: SleighFuture) -> None:
+    def ended(self, future: SleighFuture[Any]) -> None:
         failed = _error_of(future) is not None
         if failed:
             self.failed.append(future)
@@ -185,7 +185,7 @@ class Policy:
         self._error = getattr(accumulator, "error", None)
         self.value: Callable[[], Any] = getattr(accumulator, "value", lambda: None)
 
-    def outcome(self, future: SleighFuture) -> Any:
+    def outcome(self, future: SleighFuture[Any]) -> Any:
         """What stands for a future that has ended, in a list of results.
 
         Raises:
@@ -201,7 +201,7 @@ class Policy:
                 error = None
         return error if self._failure is None else self._failure(error)
 
-    def accumulate(self, number: int, future: SleighFuture) -> None:
+    def accumulate(self, number: int, future: SleighFuture[Any]) -> None:
         """Give an outcome to the accumulator. Its errors are the caller's."""
         error = _error_of(future)
         if error is not None and self._error is not None:
@@ -223,7 +223,9 @@ class SleighPending(Sequence["Future[Any]"]):
         self._submit, self._policy = submit, policy
         self._arrivals = Arrivals(engine, meter)
         self._futures = self._arrivals.all
-        self._numbers: dict[SleighFuture, int] = {}  # of futures, while results are accumulated
+        self._numbers: dict[
+            SleighFuture[Any], int
+        ] = {}  # of futures, while results are accumulated
         self._accumulated = 0  # arrivals that the accumulator has had
         self._accumulating = free_in_child(threading.Lock())
 
@@ -233,13 +235,13 @@ class SleighPending(Sequence["Future[Any]"]):
         return len(self._futures)
 
     @overload
-    def __getitem__(self, index: int) -> SleighFuture: ...
+    def __getitem__(self, index: int) -> SleighFuture[Any]: ...
     @overload
-    def __getitem__(self, index: slice) -> list[SleighFuture]: ...
-    def __getitem__(self, index: int | slice) -> SleighFuture | list[SleighFuture]:
+    def __getitem__(self, index: slice) -> list[SleighFuture[Any]]: ...
+    def __getitem__(self, index: int | slice) -> SleighFuture[Any] | list[SleighFuture[Any]]:
         return self._futures[index]
 
-    def __iter__(self) -> Iterator[SleighFuture]:
+    def __iter__(self) -> Iterator[SleighFuture[Any]]:
         return iter(self._futures)
 
     def __repr__(self) -> str:
@@ -294,7 +296,7 @@ class SleighPending(Sequence["Future[Any]"]):
             if _error_of(future, left) is None or not self._policy.skips:
                 yield self._policy.outcome(future)
 
-    def as_completed(self, timeout: float | None = None) -> Iterator[SleighFuture]:
+    def as_completed(self, timeout: float | None = None) -> Iterator[SleighFuture[Any]]:
         """The Futures, each when it has ended.
 
         Raises:
@@ -368,7 +370,7 @@ class SleighPending(Sequence["Future[Any]"]):
                 self.kill()
         self.cancel()
 
-    def _kept(self) -> list[SleighFuture]:
+    def _kept(self) -> list[SleighFuture[Any]]:
         if self._policy.skips and self._arrivals.failed:
             return [future for future in self._futures if _error_of(future) is None]
         return self._futures
@@ -392,7 +394,7 @@ class ResultIterator(Iterator[Any]):
 
     def __init__(self, rows: Iterator[Row], submit: Submit, policy: Policy, window: float) -> None:
         self._rows, self._submit, self._policy, self._window = rows, submit, policy, window
-        self._ahead: deque[SleighFuture] = deque()
+        self._ahead: deque[SleighFuture[Any]] = deque()
         self._exhausted = False
         self._problem: BaseException | None = None  # of the rows: raised at its place
         self.submitted = self.returned = 0
@@ -462,14 +464,14 @@ class ResultIterator(Iterator[Any]):
 class _Ahead:
     """The group of a ResultIterator's futures: a deque of them."""
 
-    def __init__(self, ahead: deque[SleighFuture]) -> None:
+    def __init__(self, ahead: deque[SleighFuture[Any]]) -> None:
         self.submitted = ahead.extend
 
-    def ended(self, future: SleighFuture) -> None:
+    def ended(self, future: SleighFuture[Any]) -> None:
         pass  # each is waited for in its turn
 
 
-def _error_of(future: SleighFuture, timeout: float | None = None) -> BaseException | None:
+def _error_of(future: SleighFuture[Any], timeout: float | None = None) -> BaseException | None:
     """Why a future has no result, when it has ended; None: it has one."""
     try:
         return future.exception(timeout)

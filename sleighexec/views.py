@@ -33,7 +33,7 @@ class View(EachCalls, Executor):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._executor, name)
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SleighFuture:
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> SleighFuture[T]:
         return self._executor._submit(self._settings, fn, args, kwargs)
 
     def map(
