@@ -2,119 +2,39 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import selectors
 import shlex
 import signal
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sleighexec.hints import Any
 from sleighexec.launchers import boot
 from sleighexec.launchers.base import Handle
-from sleighexec.launchers.link import TAIL, Link
+from sleighexec.launchers.link import Link
+from sleighexec.launchers.process import Process
 from sleighexec.resources import needs_of
 from sleighexec.streams import Pipes
 
 AGENT = "{agent}"
-PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
-END_SECONDS = 1.0  # for a command to end when its stdin has
 
 
 class ProcessStreams(Pipes):
-    """A child process and its three pipes. See `sleighexec.launchers.link.FarEnd`."""
+    """A child process and its pipes. See `sleighexec.launchers.link.FarEnd`."""
 
     def __init__(self, words: Sequence[str], name: str) -> None:
-        # A session of its own: a Ctrl-C in the terminal is not for the workers.
-        self._process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-        )
-        self._pipes: list[Any] = [
-            self._process.stdin,
-            self._process.stdout,
-            self._process.stderr,
-        ]
-        write_end, read_end, self._stderr = [pipe.fileno() for pipe in self._pipes]
-        super().__init__(read_end, write_end)
-        self._tail = bytearray()
-        self._woken, self._waker = os.pipe()
-        self._reader = threading.Thread(
-            target=self._keep_tail, name=f"sleigh-stderr-{name}", daemon=True
-        )
-        self._reader.start()
-
-    def _keep_tail(self) -> None:
-        """Thread: keep the end of what it writes to stderr, and pass it on to ours."""
-        stderr = self._stderr
-        os.set_blocking(stderr, False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(stderr, selectors.EVENT_READ)
-            selector.register(self._woken, selectors.EVENT_READ)
-            while True:
-                ready = {key.fd for key, _ in selector.select()}
-                if stderr in ready:
-                    data = os.read(stderr, TAIL)
-                    if not data:
-                        return
-                    self._tail += data
-                    del self._tail[:-TAIL]
-                    pass_on(data)
-                elif self._woken in ready:
-                    return  # something else holds the pipe open still
+        self._process = Process(words, name, subprocess.PIPE, subprocess.PIPE)
+        super().__init__(self._process.stdout.fileno(), self._process.stdin.fileno())
 
     def kill(self) -> None:
         # Not SIGKILL: srun and its kind have something to end elsewhere. If it stays, see close.
-        self._signal(signal.SIGTERM)
-
-    def _signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, number)
+        self._process.signal(signal.SIGTERM)
 
     def close(self) -> tuple[int | None, str]:
-        process = self._process
-        self._pipes[0].close()
-        status = None
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                status = process.wait(END_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                self._signal(number)
-        if status is None:
-            status = process.wait()
-        self._reader.join(0.1)
-        os.write(self._waker, b"!")
-        self._reader.join()
-        for descriptor in (self._woken, self._waker):
-            os.close(descriptor)
-        for pipe in self._pipes:
-            pipe.close()
-        return status, self._tail.decode("utf-8", "replace")
+        self._process.stdin.close()
+        return self._process.end()
 
     def forget(self) -> None:
-        for pipe in self._pipes:
-            with contextlib.suppress(OSError):
-                pipe.close()
-        for descriptor in (self._woken, self._waker):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-
-def pass_on(data: bytes) -> None:
-    """Show what a host writes to its stderr; whoever does not read ours loses it."""
-    with contextlib.suppress(OSError, ValueError):
-        while data and select.select([], [2], [], 0)[1]:
-            data = data[os.write(2, data[:PIPE]) :]
+        self._process.forget()
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ from sleighexec.errors import HostError, HostKeyError, LoginError
 from sleighexec.hints import Any
 from sleighexec.launchers import boot, sshconfig
 from sleighexec.launchers.base import Handle
-from sleighexec.launchers.command import pass_on
 from sleighexec.launchers.knownhosts import fingerprint, known
 from sleighexec.launchers.link import TAIL, Link
+from sleighexec.launchers.process import Proxy, pass_on
 from sleighexec.launchers.sshconfig import Route
 from sleighexec.resources import needs_of
 from sleighexec.streams import Pipes
@@ -115,16 +115,24 @@ class SSH:
             raise LoginError(self.host, f"there is no key file {key}")
         user, host, port = sshconfig.split(self.host)
         with _turns, contextlib.ExitStack() as opened:
-            clients: list[paramiko.SSHClient] = []
             route = _route(host, self.user or user, self.port or port, self.config)
-            sock: Any = None
-            for jump in route.jumps:
-                through = _route(*_jump(jump), self.config)
-                sock = _tunnel(clients[-1], through, jump) if clients else None
-                clients.append(_client(link, jump, through, None, sock, opened))
-            sock = _tunnel(clients[-1], route, self.host) if clients else None
-            clients.append(_client(link, self.host, route, key, sock, opened))
-            streams = SSHStreams(clients, self.host)
+            hops = [(jump, _route(*_jump(jump), self.config)) for jump in route.jumps]
+            hops.append((self.host, route))
+            clients: list[paramiko.SSHClient] = []
+            proxy = Proxy(hops[0][1].proxy, hops[0][0]) if hops[0][1].proxy else None
+            try:
+                sock: Any = proxy.sock if proxy else _socket(*hops[0])
+                for name, through in hops:
+                    if clients:
+                        sock = _tunnel(clients[-1], through, name)
+                    with_key = key if through is route else None
+                    clients.append(_client(link, name, through, with_key, sock, opened))
+                streams = SSHStreams(clients, self.host, proxy)
+            except BaseException as error:
+                said = proxy.close() if proxy else ""
+                if not said or not isinstance(error, HostError):
+                    raise
+                raise type(error)(error.host, error.reason, said) from error
             opened.pop_all()
         return streams
 
@@ -168,8 +176,6 @@ def _client(
     Raises:
         HostError: It is not; the class says whose fault it is.
     """
-    if sock is None:
-        sock = _socket(name, route)
     opened.callback(sock.close)
     link.on_kill(lambda: _shut(sock))
     known_as = route.known_as or route.address
@@ -206,7 +212,7 @@ def _client(
         if "banner" in str(error):
             text = f"nobody greets as an ssh server at {where} within {BANNER_SECONDS:.0f} s"
             raise HostError(name, text) from error
-        raise HostError(name, f"no ssh connection to {where}: {error}") from error
+        raise HostError(name, f"no ssh connection to {where}: {error or 'it hung up'}") from error
     transport = client.get_transport()
     assert transport is not None
     server_key = transport.get_remote_server_key().asbytes()
@@ -214,14 +220,8 @@ def _client(
     return client
 
 
-def _socket(name: str, route: Route) -> Any:
-    """A connection to the host, by the configuration's own command or by TCP."""
-    if route.proxy:
-        words = {"%h": route.address, "%p": str(route.port), "%r": route.user, "%%": "%"}
-        command = route.proxy
-        for mark, word in words.items():
-            command = command.replace(mark, word)
-        return paramiko.ProxyCommand(command)
+def _socket(name: str, route: Route) -> socket.socket:
+    """A connection to the host by TCP."""
     try:
         sock = socket.create_connection((route.address, route.port), CONNECT_SECONDS)
     except OSError as error:
@@ -304,8 +304,8 @@ class SSHStreams(Pipes):
     paramiko's channels are no descriptors, so threads carry their bytes to and from a socket pair.
     """
 
-    def __init__(self, clients: list[paramiko.SSHClient], name: str) -> None:
-        self._clients = clients
+    def __init__(self, clients: list[paramiko.SSHClient], name: str, proxy: Proxy | None) -> None:
+        self._clients, self._proxy = clients, proxy
         self._transports: list[Any] = [client.get_transport() for client in clients]
         try:
             self._channel = self._transports[-1].open_session(timeout=SESSION_SECONDS)
@@ -345,13 +345,15 @@ class SSHStreams(Pipes):
 
     def _carry_out(self) -> None:
         """Thread: what the relay writes, to the session."""
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             while data := self._theirs.recv(PIECE):
                 self._channel.sendall(data)
             self._channel.shutdown_write()
 
     def kill(self) -> None:
         self._killed = True
+        if self._proxy is not None:
+            self._proxy.kill()
         for client in reversed(self._clients):
             client.close()
         with contextlib.suppress(OSError):
@@ -372,7 +374,10 @@ class SSHStreams(Pipes):
         self._ours.close()
         self._theirs.close()
         known_status = None if status in (None, -1) else status
-        return known_status, self._tail.decode("utf-8", "replace")
+        said = self._tail.decode("utf-8", "replace")
+        if self._proxy is not None:
+            said += self._proxy.close()
+        return known_status, said
 
     def forget(self) -> None:
         for sock in (self._ours, self._theirs):
@@ -380,3 +385,5 @@ class SSHStreams(Pipes):
         for transport in self._transports:
             with contextlib.suppress(Exception):
                 transport.sock.close()
+        if self._proxy is not None:
+            self._proxy.forget()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -90,22 +91,31 @@ def route(
         value = " ".join(options.get(name, []))
         return default if value.lower() in ("", "none") else value
 
+    address = one("hostname", host)
+    port = port or int(one("port", "22"))
+    user = user or one("user") or getpass.getuser()
+    tokens = {"h": address, "n": host, "p": str(port), "r": user}
     home = Path.home() / ".ssh"
     defaults = [str(home / f"id_{kind}") for kind in ("ed25519", "ecdsa", "rsa")]
     keys = map(os.path.expanduser, options.get("identityfile") or defaults)
     lists = one("userknownhostsfile", f"{home}/known_hosts {home}/known_hosts2").split()
     lists += one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts").split()
     return Route(
-        address=one("hostname", host),
-        port=port or int(one("port", "22")),
-        user=user or one("user") or getpass.getuser(),
+        address=address,
+        port=port,
+        user=user,
         known_as=one("hostkeyalias"),
         keys=[key for key in keys if os.path.exists(key)],
         known_hosts=[Path(os.path.expanduser(path)) for path in lists],
         agent=one("identitiesonly", "no") != "yes" and one("identityagent", "yes") != "no",
         jumps=[jump for jump in one("proxyjump").split(",") if jump],
-        proxy=one("proxycommand"),
+        proxy=_expanded(one("proxycommand"), tokens),
     )
+
+
+def _expanded(text: str, tokens: dict[str, str]) -> str:
+    """With words for the tokens, each a letter after a %; `%%` is one %."""
+    return re.sub("%(.)", lambda found: (tokens | {"%": "%"}).get(found[1], found[0]), text)
 
 
 def _by_openssh(

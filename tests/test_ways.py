@@ -1,0 +1,148 @@
+"""Ways to a host that are told in the OpenSSH configuration; an sshd of our own is at their end."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sleighexec import SSH, PoolBrokenError, SleighExecutor, WorkerLost, errors
+from tests.conftest import alive, wait_for
+from tests.hosts import Host, run, why_not
+
+PATIENCE = 20
+NUMBER = 60  # of the address: other tests have hosts of their own
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+# A proxy that says who it is, and carries bytes like `nc`.
+PROXY = """\
+import os, select, socket, sys
+open(sys.argv[3], "a").write(f"{os.getpid()}\\n")
+sock = socket.create_connection(sys.argv[1:3])
+while True:
+    for ready in select.select([0, sock], [], [])[0]:
+        data = os.read(0, 65536) if ready == 0 else sock.recv(65536)
+        if not data:
+            sys.exit()
+        sock.sendall(data) if ready == 0 else os.write(1, data)
+"""
+
+
+class Way:
+    """A host, and what the configuration says of it."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.host, self.folder = host, folder
+        self.key = folder / "key"
+        self.known_hosts = folder / "known_hosts"
+        self.config = folder / "config"
+
+    def write(self, *lines: str, known: str | None = None, star: str | None = None) -> None:
+        """Configure `hippo` so; `known`: lines of known hosts; `star`: of the login."""
+        host = self.host
+        login = f"IdentityFile {self.key}\nIdentitiesOnly yes" if star is None else star
+        text = [f"Host hippo\nHostName {host.address}\nPort {host.port}", *lines]
+        text += ["Host *", login, f"UserKnownHostsFile {self.known_hosts}"]
+        text += ["GlobalKnownHostsFile none", "BatchMode yes"]
+        self.config.write_text("\n".join(text) + "\n")
+        self.known_hosts.write_text(f"{self.shown} {host.host_key}\n" if known is None else known)
+
+    @property
+    def shown(self) -> str:
+        return f"[{self.host.address}]:{self.host.port}"
+
+    def ssh_works(self) -> bool:
+        """Whether OpenSSH lets us in; its word is the measure."""
+        words = ["ssh", "-F", str(self.config), "hippo", "true"]
+        return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+    def works(self, **options: str) -> bool:
+        """Whether a worker starts there."""
+        with SleighExecutor(launcher=SSH("hippo", **options)) as executor:  # type: ignore[arg-type]
+            return executor.submit(abs, -1).result(PATIENCE) == 1
+
+    def refusal(self, **options: str) -> errors.HostError:
+        """Why none does."""
+        with SleighExecutor(launcher=SSH("hippo", **options)) as executor:  # type: ignore[arg-type]
+            error = executor.submit(abs, -1).exception(PATIENCE)
+        assert isinstance(error, PoolBrokenError)
+        assert isinstance(error.__cause__, errors.HostError)
+        return error.__cause__
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    folder = tmp_path_factory.mktemp("ways")
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
+    host = Host("hippo", NUMBER, folder, real=False)
+    try:
+        host.start()
+        yield host
+    finally:
+        host.remove()
+
+
+@pytest.fixture
+def way(host: Host, monkeypatch: pytest.MonkeyPatch) -> Way:
+    way = Way(host, host.folder.parent)
+    monkeypatch.setenv("SLEIGHEXEC_SSH_CONFIG", str(way.config))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    way.write()
+    return way
+
+
+# ---------------------------------------------------------------------- ProxyCommand
+
+
+@pytest.fixture
+def proxies(way: Way, tmp_path: Path) -> Path:
+    """Of each proxy that was started, its pid."""
+    (tmp_path / "proxy.py").write_text(PROXY)
+    proxies = tmp_path / "pids"
+    way.write(f"ProxyCommand {sys.executable} {tmp_path}/proxy.py %h %p {proxies}")
+    return proxies
+
+
+def test_a_proxy_command_that_dies_is_noticed_by_its_end(proxies: Path) -> None:
+    with SleighExecutor(nodes=["hippo"]) as executor:
+        running = executor.submit(signal.pause)
+        wait_for(running.running, "it runs")
+        os.kill(int(proxies.read_text()), signal.SIGKILL)
+        error = running.exception(PATIENCE)
+        assert isinstance(error, WorkerLost)
+        assert "no sign of life" not in error.reason
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+
+
+def test_a_ctrl_c_in_the_terminal_is_not_for_a_proxy_command_and_it_is_reaped(
+    proxies: Path,
+) -> None:
+    with SleighExecutor(nodes=["hippo"]) as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        proxy = int(proxies.read_text())
+        assert os.getpgid(proxy) != os.getpgid(0)
+    wait_for(lambda: not alive(proxy), "it has ended")
+    with pytest.raises(ProcessLookupError):
+        os.kill(proxy, 0)
+
+
+def test_a_proxy_command_is_a_line_of_shell_with_tokens(
+    way: Way, proxies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHELL", "/bin/sh")
+    monkeypatch.setenv("PROXY", f"{sys.executable} {proxies.parent}/proxy.py")
+    way.write(f"ProxyCommand $PROXY %h %p '{proxies}-%n-%r-%%h' 2>/dev/null")
+    assert way.works()
+    assert Path(f"{proxies}-hippo-{getpass.getuser()}-%h").exists()
+
+
+def test_what_a_proxy_command_says_at_its_end_is_in_the_error(way: Way) -> None:
+    way.write("ProxyCommand sh -c 'echo the gate is shut >&2; exit 1'")
+    assert "the gate is shut" in str(way.refusal())
