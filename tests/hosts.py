@@ -308,6 +308,8 @@ class Hosts:
         hippo = self._all["hippo"]
         lines += ["Host inner", "    HostName 127.0.0.1", f"    Port {hippo.port}"]
         lines += ["    ProxyJump hippo", "    HostKeyAlias inner"]
+        lines += ["Host innermost", "    HostName 127.0.0.1", f"    Port {hippo.port}"]
+        lines += ["    ProxyJump inner", "    HostKeyAlias inner"]
         known.append(f"inner {hippo.host_key}")
         lines += ["Host *", f"    IdentityFile {self.folder}/key", "    IdentitiesOnly yes"]
         lines += [f"    UserKnownHostsFile {self.known_hosts}", "    GlobalKnownHostsFile none"]

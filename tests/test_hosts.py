@@ -143,8 +143,9 @@ def test_a_big_constant_is_sent_once_to_a_host(hosts: Hosts) -> None:
 
 
 @real
-def test_a_host_behind_another_is_reached_through_it(hosts: Hosts) -> None:
-    with SleighExecutor(nodes=["inner"]) as executor:
+@pytest.mark.parametrize("name", ["inner", "innermost"])
+def test_a_host_behind_another_is_reached_through_it(hosts: Hosts, name: str) -> None:
+    with SleighExecutor(nodes=[name]) as executor:
         assert executor.submit(gethostname).result(PATIENCE) == "hippo"
 
 

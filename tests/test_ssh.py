@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sleighexec import SSH
+from sleighexec import SSH, errors
 from sleighexec.launchers import ssh as launcher
 from sleighexec.launchers.knownhosts import fingerprint, known
 from sleighexec.launchers.sshconfig import split
@@ -140,6 +140,36 @@ def test_a_host_without_an_entry_is_reached_by_its_name(config: str) -> None:
     assert (route.address, route.port, route.jumps) == ("newt", 22, [])
     assert route.user
     assert any(str(path).endswith("known_hosts") for path in route.known_hosts)
+
+
+JUMPS = """\
+Host zoo
+    ProxyJump fence,gate
+Host fence
+    ProxyJump me@street:2200
+Host gate
+    ProxyJump nowhere
+Host street
+    ProxyCommand nc %h %p
+Host left
+    ProxyJump right
+Host right
+    ProxyJump left
+"""
+
+
+def test_the_first_jump_has_jumps_of_its_own(config: str) -> None:
+    Path(config).write_text(JUMPS)
+    hops = SSH("zoo", config=config)._hops()
+    assert [name for name, _ in hops] == ["me@street:2200", "fence", "gate", "zoo"]
+    assert hops[0][1].proxy.startswith("nc street ")
+    assert hops[0][1].user == "me"
+
+
+def test_jumps_that_lead_in_a_circle_are_refused(config: str) -> None:
+    Path(config).write_text(JUMPS)
+    with pytest.raises(errors.HostError, match=r"circle.*left, right, left"):
+        SSH("left", config=config)._hops()
 
 
 def test_a_password_that_would_be_asked_for_is_never_asked_for(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ LOGIN_SECONDS = 10.0
 SESSION_SECONDS = 5.0  # to open a session once logged in
 END_SECONDS = 0.3  # for the exit status when the session's output has ended
 AT_ONCE = 8  # hosts that are connected at the same time: a jump host takes no more strangers
+MOST_HOPS = 16  # hosts on the way to one; who needs more goes in a circle
 PIECE = 64 * 1024  # bytes read at a time
 
 LOG = "sleighexec.ssh"  # the logger of paramiko's own messages; our errors say what matters
@@ -113,11 +114,8 @@ class SSH:
         key = None if self.key is None else os.path.expanduser(self.key)
         if key is not None and not os.path.exists(key):
             raise LoginError(self.host, f"there is no key file {key}")
-        user, host, port = sshconfig.split(self.host)
         with _turns, contextlib.ExitStack() as opened:
-            route = _route(host, self.user or user, self.port or port, self.config)
-            hops = [(jump, _route(*_jump(jump), self.config)) for jump in route.jumps]
-            hops.append((self.host, route))
+            hops = self._hops()
             clients: list[paramiko.SSHClient] = []
             proxy = Proxy(hops[0][1].proxy, hops[0][0]) if hops[0][1].proxy else None
             try:
@@ -125,7 +123,7 @@ class SSH:
                 for name, through in hops:
                     if clients:
                         sock = _tunnel(clients[-1], through, name)
-                    with_key = key if through is route else None
+                    with_key = key if name is self.host else None
                     clients.append(_client(link, name, through, with_key, sock, opened))
                 streams = SSHStreams(clients, self.host, proxy)
             except BaseException as error:
@@ -135,6 +133,20 @@ class SSH:
                 raise type(error)(error.host, error.reason, said) from error
             opened.pop_all()
         return streams
+
+    def _hops(self) -> list[tuple[str, Route]]:
+        """The hosts to log in to, one through the other, and how each is reached."""
+        user, host, port = sshconfig.split(self.host)
+        hops = [(self.host, _route(host, self.user or user, self.port or port, self.config))]
+        # The way to the first jump is told in the configuration too, that to the others is not:
+        # it leads through the jump before. So it is with OpenSSH.
+        while jumps := hops[0][1].jumps:
+            hops[:0] = [(jump, _route(*_jump(jump), self.config)) for jump in jumps]
+            if len(hops) > MOST_HOPS:
+                names = ", ".join(name for name, _ in hops)
+                text = f"its ProxyJump leads in a circle, or through too many hosts: {names}"
+                raise HostError(self.host, f"{text}: mend the ssh configuration")
+        return hops
 
 
 def _jump(name: str) -> tuple[str, str | None, int | None]:
