@@ -82,6 +82,10 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     folder = tmp_path_factory.mktemp("ways")
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
     host = Host("hippo", NUMBER, folder, real=False)
+    for kind in ("rsa", "ecdsa"):  # it has the former too, and it had the latter
+        run("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", host.folder / f"{kind}_key")
+    with (host.folder / "sshd_config").open("a") as config:
+        config.write(f"HostKey {host.folder}/rsa_key\n")
     try:
         host.start()
         yield host
@@ -96,6 +100,42 @@ def way(host: Host, monkeypatch: pytest.MonkeyPatch) -> Way:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     way.write()
     return way
+
+
+# ---------------------------------------------------------------------- host keys
+
+
+@pytest.mark.parametrize(
+    ("known", "refused"),
+    [
+        ("{shown} {ed25519}\n{shown} {other}", ""),
+        ("{shown} {other}\n{shown} {ed25519}", ""),
+        ("{shown} {ecdsa}\n{shown} {rsa}", ""),
+        ("{shown} {ecdsa}\n{shown} {other}", "has changed"),
+        ("{address} {ed25519}", ""),
+        ("{address} {other}", "is not known"),
+        ("{shown} {other}\n{address} {ed25519}", "has changed"),
+        ("@revoked {shown} {ed25519}\n{shown} {ed25519}\n{shown} {other}", "revoked"),
+        ("@revoked {address} {ed25519}\n{address} {ed25519}", "revoked"),
+    ],
+)
+def test_any_key_that_is_known_of_a_host_is_right_and_no_other(
+    way: Way, known: str, refused: str
+) -> None:
+    keys = {
+        kind: " ".join((way.host.folder / f"{kind}_key.pub").read_text().split()[:2])
+        for kind in ("rsa", "ecdsa")
+    }
+    other = " ".join((way.folder / "key.pub").read_text().split()[:2])
+    keys |= {"ed25519": way.host.host_key, "other": other}
+    way.write(known=known.format(shown=way.shown, address=way.host.address, **keys) + "\n")
+    assert way.ssh_works() is (not refused)
+    if refused:
+        error = way.refusal()
+        assert isinstance(error, errors.HostKeyError)
+        assert refused in str(error)
+    else:
+        assert way.works()
 
 
 # ---------------------------------------------------------------------- ProxyCommand

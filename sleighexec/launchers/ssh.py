@@ -17,17 +17,17 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
 
-from sleighexec.errors import HostError, HostKeyError, LoginError
+from sleighexec.errors import HostError, LoginError
 from sleighexec.hints import Any
 from sleighexec.launchers import boot, sshconfig
 from sleighexec.launchers.base import Handle
-from sleighexec.launchers.knownhosts import fingerprint, known
+from sleighexec.launchers.knownhosts import Strict
 from sleighexec.launchers.link import TAIL, Link
 from sleighexec.launchers.process import Proxy, pass_on
 from sleighexec.launchers.sshconfig import Route
@@ -116,16 +116,16 @@ class SSH:
             raise LoginError(self.host, f"there is no key file {key}")
         with _turns, contextlib.ExitStack() as opened:
             hops = self._hops()
-            clients: list[paramiko.SSHClient] = []
+            transports: list[paramiko.Transport] = []
             proxy = Proxy(hops[0][1].proxy, hops[0][0]) if hops[0][1].proxy else None
             try:
                 sock: Any = proxy.sock if proxy else _socket(*hops[0])
                 for name, through in hops:
-                    if clients:
-                        sock = _tunnel(clients[-1], through, name)
+                    if transports:
+                        sock = _tunnel(transports[-1], through, name)
                     with_key = key if name is self.host else None
-                    clients.append(_client(link, name, through, with_key, sock, opened))
-                streams = SSHStreams(clients, self.host, proxy)
+                    transports.append(_transport(link, name, through, with_key, sock, opened))
+                streams = SSHStreams(transports, self.host, proxy)
             except BaseException as error:
                 said = proxy.close() if proxy else ""
                 if not said or not isinstance(error, HostError):
@@ -162,10 +162,8 @@ def _route(host: str, user: str | None, port: int | None, config: str | None) ->
     return sshconfig.route(host, user, port, config, lookup)
 
 
-def _tunnel(client: paramiko.SSHClient, route: Route, name: str) -> Any:
+def _tunnel(transport: paramiko.Transport, route: Route, name: str) -> Any:
     """A channel through a jump host to the next one."""
-    transport = client.get_transport()
-    assert transport is not None
     try:
         target = route.address, route.port
         return transport.open_channel(
@@ -175,61 +173,103 @@ def _tunnel(client: paramiko.SSHClient, route: Route, name: str) -> Any:
         raise HostError(name, f"the jump host cannot reach it: {error}") from error
 
 
-def _client(
+def _transport(
     link: Link,
     name: str,
     route: Route,
     key: str | None,
     sock: Any,
     opened: contextlib.ExitStack,
-) -> paramiko.SSHClient:
-    """A client that is logged in.
+) -> paramiko.Transport:
+    """A connection to a host that has let us in.
 
     Raises:
-        HostError: It is not; the class says whose fault it is.
+        HostError: It has not; the class says whose fault it is.
     """
     opened.callback(sock.close)
     link.on_kill(lambda: _shut(sock))
-    known_as = route.known_as or route.address
-    shown = known_as if route.port == 22 or route.known_as else f"[{known_as}]:{route.port}"
-    client = paramiko.SSHClient()
-    client.set_log_channel(LOG)
-    opened.callback(client.close)
-    policy = _Strict(name, route, shown)
-    client.set_missing_host_key_policy(policy)
-    policy.fill(client)
-    keys: Any = [key] if key else route.keys
+    strict = Strict(name, route)
+    transport = paramiko.Transport(sock)
+    opened.callback(transport.close)
+    transport.set_log_channel(LOG)
+    transport.banner_timeout = BANNER_SECONDS
+    transport.auth_timeout = LOGIN_SECONDS
+    transport.channel_timeout = SESSION_SECONDS
+    security = transport.get_security_options()
+    security.key_types = strict.in_order(security.key_types)
     try:
-        client.connect(
-            known_as,
-            22 if route.known_as else route.port,
-            username=route.user,
-            key_filename=keys,
-            sock=sock,
-            allow_agent=route.agent and key is None,
-            look_for_keys=False,
-            timeout=LOGIN_SECONDS,
-            banner_timeout=BANNER_SECONDS,
-            auth_timeout=LOGIN_SECONDS,
-            channel_timeout=SESSION_SECONDS,
-        )
-    except paramiko.BadHostKeyException as error:
-        raise policy.changed(error.key.asbytes(), error.expected_key.asbytes()) from error
-    except (paramiko.AuthenticationException, paramiko.PasswordRequiredException) as error:
-        raise _refused(name, route, key, error) from error
+        transport.start_client(timeout=LOGIN_SECONDS)
+        shown = transport.get_remote_server_key()
+        strict.check(shown.get_name(), shown.asbytes())
+        _log_in(transport, name, route, key)
     except (paramiko.SSHException, OSError, EOFError) as error:
-        if "No authentication methods" in str(error) or "not a valid" in str(error):
-            raise _refused(name, route, key, error) from error
         where = f"{route.address} port {route.port}"
         if "banner" in str(error):
             text = f"nobody greets as an ssh server at {where} within {BANNER_SECONDS:.0f} s"
             raise HostError(name, text) from error
         raise HostError(name, f"no ssh connection to {where}: {error or 'it hung up'}") from error
-    transport = client.get_transport()
-    assert transport is not None
-    server_key = transport.get_remote_server_key().asbytes()
-    policy.check_revoked(server_key)
-    return client
+    return transport
+
+
+def _log_in(transport: paramiko.Transport, name: str, route: Route, key: str | None) -> None:
+    """Show a host our keys, one after the other, until it lets us in.
+
+    Args:
+        name: What messages call the host.
+        key: A file with the only one to be shown; None: those of the route.
+
+    Raises:
+        LoginError: It does not let us in.
+    """
+    agent = route.agent and key is None
+    keys = [key] if key else route.keys
+    failure: Exception | str = "there is none"
+    with contextlib.ExitStack() as opened:
+        for path in keys:
+            try:
+                transport.auth_publickey(route.user, _private(path))
+            except (paramiko.SSHException, OSError, ValueError) as error:
+                failure = error
+            if transport.is_authenticated():
+                return
+        for held in _held(opened) if agent else ():
+            try:
+                transport.auth_publickey(route.user, held)
+            except paramiko.SSHException as error:
+                failure = error
+            if transport.is_authenticated():
+                return
+    tried = ", ".join(keys) or "no key file"
+    raise LoginError(
+        name,
+        f"it does not let {route.user} in with {tried}{' and those of the ssh agent' * agent} "
+        f"({failure}): see that `ssh -o BatchMode=yes {name} true` works. A key with a passphrase "
+        "must be in the agent",
+    ) from (failure if isinstance(failure, Exception) else None)
+
+
+def _held(opened: contextlib.ExitStack) -> Iterator[paramiko.PKey]:
+    """The keys that the agent has."""
+    agent = paramiko.Agent()
+    opened.callback(agent.close)
+    yield from agent.get_keys()
+
+
+def _private(path: str) -> paramiko.PKey:
+    """The key in a file, with its certificate if there is one."""
+    failure: Exception | None = None
+    for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
+        try:
+            key: paramiko.PKey = kind.from_private_key_file(path)
+        except paramiko.PasswordRequiredException:
+            raise
+        except (paramiko.SSHException, ValueError) as error:
+            failure = error
+        else:
+            if os.path.isfile(f"{path}-cert.pub"):
+                key.load_certificate(f"{path}-cert.pub")
+            return key
+    raise paramiko.SSHException(f"{path} is no private key that can be used") from failure
 
 
 def _socket(name: str, route: Route) -> socket.socket:
@@ -251,74 +291,16 @@ def _shut(sock: Any) -> None:
         sock.close()
 
 
-def _refused(name: str, route: Route, key: str | None, error: Exception) -> LoginError:
-    tried = ", ".join([key] if key else route.keys) or "no key file"
-    agent = " and those of the ssh agent" if route.agent and key is None else ""
-    return LoginError(
-        name,
-        f"it does not let {route.user} in with {tried}{agent} ({error}): see that "
-        f"`ssh -o BatchMode=yes {name} true` works. A key with a passphrase must be in the agent",
-    )
-
-
-class _Strict(paramiko.MissingHostKeyPolicy):
-    """Refuses every key that the files of known hosts do not have."""
-
-    def __init__(self, name: str, route: Route, shown: str) -> None:
-        self._name, self._route, self._shown = name, route, shown
-        self._known = known(route.known_hosts, shown)
-
-    def fill(self, client: paramiko.SSHClient) -> None:
-        """Give a client the keys that are right."""
-        for kind, data in self._known.keys:
-            with contextlib.suppress(Exception):  # of a kind that paramiko does not know
-                key = paramiko.PKey.from_type_string(kind, data)
-                client.get_host_keys().add(self._shown, kind, key)
-
-    def missing_host_key(
-        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
-    ) -> None:
-        self.check_revoked(key.asbytes())
-        file = self._route.known_hosts[0] if self._route.known_hosts else "~/.ssh/known_hosts"
-        scan = f"ssh-keyscan -p {self._route.port} {self._route.address} >> {file}"
-        if self._route.known_as:
-            scan = f"ssh {self._name}"
-        text = (
-            f"its host key is not known: {fingerprint(key.asbytes())} ({key.get_name()}). If that "
-            f"is its key, make it known: `{scan}`"
-        )
-        if self._known.authorities:
-            text += (
-                ". It is known by a host certificate, which only OpenSSH can check: use "
-                f'Command("ssh -T -o BatchMode=yes {self._name} {{agent}}")'
-            )
-        raise HostKeyError(self._name, text)
-
-    def changed(self, key: bytes, expected: bytes) -> HostKeyError:
-        """The error for a host that shows another key than before."""
-        return HostKeyError(
-            self._name,
-            f"its host key has changed: it is {fingerprint(key)}, and {fingerprint(expected)} is "
-            "known. Somebody may be in between. If it was installed anew, forget the old key: "
-            f'`ssh-keygen -R "{self._shown}"`',
-        )
-
-    def check_revoked(self, key: bytes) -> None:
-        """Raise HostKeyError if the key is marked as one that must not be trusted."""
-        if key in self._known.revoked:
-            text = f"its host key {fingerprint(key)} is marked as revoked in the known hosts"
-            raise HostKeyError(self._name, text)
-
-
 class SSHStreams(Pipes):
     """A shell in a session of ssh. See `sleighexec.launchers.link.FarEnd`.
 
     paramiko's channels are no descriptors, so threads carry their bytes to and from a socket pair.
     """
 
-    def __init__(self, clients: list[paramiko.SSHClient], name: str, proxy: Proxy | None) -> None:
-        self._clients, self._proxy = clients, proxy
-        self._transports: list[Any] = [client.get_transport() for client in clients]
+    def __init__(
+        self, transports: list[paramiko.Transport], name: str, proxy: Proxy | None
+    ) -> None:
+        self._transports, self._proxy = transports, proxy
         try:
             self._channel = self._transports[-1].open_session(timeout=SESSION_SECONDS)
             self._channel.exec_command("exec sh")
@@ -366,8 +348,8 @@ class SSHStreams(Pipes):
         self._killed = True
         if self._proxy is not None:
             self._proxy.kill()
-        for client in reversed(self._clients):
-            client.close()
+        for transport in reversed(self._transports):
+            transport.close()
         with contextlib.suppress(OSError):
             self._theirs.shutdown(socket.SHUT_RDWR)
 
