@@ -123,10 +123,10 @@ def test_the_configuration_of_the_user_counts(config: str, tmp_path: Path) -> No
     assert route.keys == [str(tmp_path / "key")]
     assert route.known_hosts[:2] == [tmp_path / "one", tmp_path / "two"]
     assert route.jumps == ["gate", "me@fence:2201"]
-    assert route.agent
+    assert not route.only
     assert not route.proxy
     alone = launcher._route("alone", None, None, config)
-    assert not alone.agent
+    assert alone.only
     assert alone.proxy.startswith("nc ")
 
 

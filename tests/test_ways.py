@@ -82,8 +82,12 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     folder = tmp_path_factory.mktemp("ways")
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
     host = Host("hippo", NUMBER, folder, real=False)
-    for kind in ("rsa", "ecdsa"):  # it has the former too, and it had the latter
-        run("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", host.folder / f"{kind}_key")
+    for kind, bits in (
+        ("rsa", "2048"),
+        ("ecdsa", "256"),
+    ):  # it has the former too, and had the latter
+        file = host.folder / f"{kind}_key"
+        run("ssh-keygen", "-q", "-t", kind, "-b", bits, "-N", "", "-f", file)
     with (host.folder / "sshd_config").open("a") as config:
         config.write(f"HostKey {host.folder}/rsa_key\n")
     try:
@@ -136,6 +140,79 @@ def test_any_key_that_is_known_of_a_host_is_right_and_no_other(
         assert refused in str(error)
     else:
         assert way.works()
+
+
+# ---------------------------------------------------------------------- keys and the agent
+
+
+@pytest.fixture(scope="module")
+def agent(host: Host) -> Iterator[Path]:
+    """The socket of an ssh agent, which has a key with a passphrase that the host knows."""
+    folder = host.folder.parent
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", folder / "locked")
+    with (host.folder / "authorized").open("a") as authorized:
+        authorized.write((folder / "locked.pub").read_text())
+    (folder / "public.pub").write_text((folder / "locked.pub").read_text())
+    (folder / "locked.pub").rename(folder / "locked.away")  # it can be seen without
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "stranger")
+    (folder / "key_hippo").write_text((folder / "key").read_text())
+    (folder / "key_hippo").chmod(0o600)
+    (folder / "ask").write_text("#!/bin/sh\necho secret\n")
+    (folder / "ask").chmod(0o700)
+    socket = folder / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL) as it:
+        wait_for(socket.exists, "the agent is there")
+        asking = {"SSH_ASKPASS": str(folder / "ask"), "SSH_ASKPASS_REQUIRE": "force"}
+        variables = os.environ | asking | {"SSH_AUTH_SOCK": str(socket), "DISPLAY": ":0"}
+        add = ["ssh-add", "-q", str(folder / "locked")]
+        done = subprocess.run(add, env=variables, capture_output=True, start_new_session=True)
+        assert done.returncode == 0, done.stderr
+        yield socket
+        it.terminate()
+
+
+@pytest.mark.parametrize(
+    ("variables", "login", "works"),
+    [
+        ("", "IdentityFile {folder}/key_%n", True),
+        ("KEYS", "IdentityFile ${{KEYS}}/key", True),
+        ("SSH_AUTH_SOCK", "IdentityFile {folder}/locked\nIdentitiesOnly yes", True),
+        ("SSH_AUTH_SOCK", "IdentityFile {folder}/public\nIdentitiesOnly yes", True),
+        ("SSH_AUTH_SOCK", "IdentityFile {folder}/public.pub\nIdentitiesOnly yes", True),
+        ("SSH_AUTH_SOCK", "IdentityFile {folder}/stranger", True),
+        ("SSH_AUTH_SOCK", "IdentityFile {folder}/stranger\nIdentitiesOnly yes", False),
+        ("SSH_AUTH_SOCK", "IdentityFile {folder}/locked\nIdentityAgent none", False),
+        ("", "IdentityFile {folder}/locked\nIdentityAgent {folder}/agent", True),
+        ("OTHER", "IdentityFile {folder}/locked\nIdentityAgent $OTHER", True),
+        ("", "IdentityFile {folder}/locked", False),
+    ],
+)
+def test_keys_and_agent_are_those_of_the_configuration(
+    way: Way,
+    agent: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: str,
+    login: str,
+    works: bool,
+) -> None:
+    if variables:
+        monkeypatch.setenv(variables, str(way.folder if variables == "KEYS" else agent))
+    way.write(star=login.format(folder=way.folder))
+    assert way.ssh_works() is works
+    if works:
+        assert way.works()
+    else:
+        assert isinstance(way.refusal(), errors.LoginError)
+
+
+def test_a_key_with_a_passphrase_is_taken_from_the_agent_and_no_other_one(
+    way: Way, agent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+    assert way.works(key=str(way.folder / "locked"))
+    error = way.refusal(key=str(way.folder / "stranger"))
+    assert isinstance(error, errors.LoginError)
+    assert "of the ssh agent" not in str(error)
 
 
 # ---------------------------------------------------------------------- ProxyCommand

@@ -27,9 +27,10 @@ from sleighexec.errors import HostError, LoginError
 from sleighexec.hints import Any
 from sleighexec.launchers import boot, sshconfig
 from sleighexec.launchers.base import Handle
-from sleighexec.launchers.knownhosts import Strict
+from sleighexec.launchers.knownhosts import Strict, fingerprint
 from sleighexec.launchers.link import TAIL, Link
 from sleighexec.launchers.process import Proxy, pass_on
+from sleighexec.launchers.publickeys import public
 from sleighexec.launchers.sshconfig import Route
 from sleighexec.resources import needs_of
 from sleighexec.streams import Pipes
@@ -76,7 +77,8 @@ class SSH:
         cwd: The folder to work in; None: the home.
         ship: Which modules of the caller workers may have that lack them: "auto", those outside
             of site-packages; or names of packages; or none.
-        key: A file with a private key to log in with; None: those of the configuration.
+        key: A file with the only key to log in with, which may be in the ssh agent, as one with a
+            passphrase must be; None: those of the configuration.
         config: A file to be read in place of `~/.ssh/config`.
         resources: What each of these workers has, such as `{"gpu": 1}`.
     """
@@ -111,9 +113,6 @@ class SSH:
         return Link(self.host, self._connect, boot.opening(self), timeout=timeout, delay=delay)
 
     def _connect(self, link: Link) -> SSHStreams:
-        key = None if self.key is None else os.path.expanduser(self.key)
-        if key is not None and not os.path.exists(key):
-            raise LoginError(self.host, f"there is no key file {key}")
         with _turns, contextlib.ExitStack() as opened:
             hops = self._hops()
             transports: list[paramiko.Transport] = []
@@ -123,8 +122,7 @@ class SSH:
                 for name, through in hops:
                     if transports:
                         sock = _tunnel(transports[-1], through, name)
-                    with_key = key if name is self.host else None
-                    transports.append(_transport(link, name, through, with_key, sock, opened))
+                    transports.append(_transport(link, name, through, sock, opened))
                 streams = SSHStreams(transports, self.host, proxy)
             except BaseException as error:
                 said = proxy.close() if proxy else ""
@@ -137,7 +135,13 @@ class SSH:
     def _hops(self) -> list[tuple[str, Route]]:
         """The hosts to log in to, one through the other, and how each is reached."""
         user, host, port = sshconfig.split(self.host)
-        hops = [(self.host, _route(host, self.user or user, self.port or port, self.config))]
+        route = _route(host, self.user or user, self.port or port, self.config)
+        if self.key is not None:
+            key = os.path.expanduser(self.key)
+            if not sshconfig.is_key(key):
+                raise LoginError(self.host, f"there is no key file {key}")
+            route = route._replace(keys=[key], only=True)
+        hops = [(self.host, route)]
         # The way to the first jump is told in the configuration too, that to the others is not:
         # it leads through the jump before. So it is with OpenSSH.
         while jumps := hops[0][1].jumps:
@@ -177,7 +181,6 @@ def _transport(
     link: Link,
     name: str,
     route: Route,
-    key: str | None,
     sock: Any,
     opened: contextlib.ExitStack,
 ) -> paramiko.Transport:
@@ -201,7 +204,7 @@ def _transport(
         transport.start_client(timeout=LOGIN_SECONDS)
         shown = transport.get_remote_server_key()
         strict.check(shown.get_name(), shown.asbytes())
-        _log_in(transport, name, route, key)
+        _log_in(transport, name, route)
     except (paramiko.SSHException, OSError, EOFError) as error:
         where = f"{route.address} port {route.port}"
         if "banner" in str(error):
@@ -211,48 +214,67 @@ def _transport(
     return transport
 
 
-def _log_in(transport: paramiko.Transport, name: str, route: Route, key: str | None) -> None:
-    """Show a host our keys, one after the other, until it lets us in.
+class _Agent(paramiko.agent.AgentSSH):
+    """The ssh agent at a socket; paramiko's own class finds no other one than $SSH_AUTH_SOCK."""
 
-    Args:
-        name: What messages call the host.
-        key: A file with the only one to be shown; None: those of the route.
+    def __init__(self, path: str, opened: contextlib.ExitStack) -> None:
+        super().__init__()
+        sock = opened.enter_context(socket.socket(socket.AF_UNIX))
+        sock.settimeout(LOGIN_SECONDS)
+        sock.connect(path)
+        self._connect(sock)  # type: ignore[attr-defined]
+
+
+def _log_in(transport: paramiko.Transport, name: str, route: Route) -> None:
+    """Show a host our keys, one after the other, until it lets us in.
 
     Raises:
         LoginError: It does not let us in.
     """
-    agent = route.agent and key is None
-    keys = [key] if key else route.keys
-    failure: Exception | str = "there is none"
+    failure: Exception | None = None
+    tried = []
     with contextlib.ExitStack() as opened:
-        for path in keys:
+        for file, held in _keys(route, opened):
             try:
-                transport.auth_publickey(route.user, _private(path))
+                key = held or _private(file)
+            except FileNotFoundError:
+                continue  # there is only the public half, and the agent does not have the key
             except (paramiko.SSHException, OSError, ValueError) as error:
-                failure = error
-            if transport.is_authenticated():
-                return
-        for held in _held(opened) if agent else ():
+                tried.append(f"{file}: {error}")
+                continue
+            tried.append(file)
             try:
-                transport.auth_publickey(route.user, held)
+                transport.auth_publickey(route.user, key)
             except paramiko.SSHException as error:
                 failure = error
             if transport.is_authenticated():
                 return
-    tried = ", ".join(keys) or "no key file"
+    why = f" ({failure})" if failure else ""
     raise LoginError(
         name,
-        f"it does not let {route.user} in with {tried}{' and those of the ssh agent' * agent} "
-        f"({failure}): see that `ssh -o BatchMode=yes {name} true` works. A key with a passphrase "
-        "must be in the agent",
-    ) from (failure if isinstance(failure, Exception) else None)
+        f"it does not let {route.user} in with {', '.join(tried) or 'no key'}{why}: see that "
+        f"`ssh -o BatchMode=yes {name} true` works. A key with a passphrase must be in the agent",
+    ) from failure
 
 
-def _held(opened: contextlib.ExitStack) -> Iterator[paramiko.PKey]:
-    """The keys that the agent has."""
-    agent = paramiko.Agent()
-    opened.callback(agent.close)
-    yield from agent.get_keys()
+def _keys(route: Route, opened: contextlib.ExitStack) -> Iterator[tuple[str, paramiko.PKey | None]]:
+    """The file of a key, or the key and what to call it if the agent has it; as OpenSSH does it.
+
+    First keys of the agent that are named in the configuration, then its other ones, then keys of
+    files: a server may have enough after six.
+    """
+    files = {path: public(path) for path in route.keys}
+    held: list[paramiko.PKey] = []
+    with contextlib.suppress(OSError, paramiko.SSHException):
+        held = list(_Agent(route.agent, opened).get_keys()) if route.agent else []
+    named = [key for key in held if key.asbytes() in files.values()]
+    others = [] if route.only else [key for key in held if key not in named]
+    for key in named + others:
+        yield f"{fingerprint(key.asbytes())} of the ssh agent", key
+    shown = [key.asbytes() for key in named]
+    for path, blob in files.items():
+        if blob not in shown:
+            yield path, None
 
 
 def _private(path: str) -> paramiko.PKey:

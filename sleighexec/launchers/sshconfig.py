@@ -10,14 +10,16 @@ import getpass
 import os
 import re
 import shutil
+import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from sleighexec.errors import HostError
 
 SECONDS = 10.0  # for `ssh -G`
+AGENT = "SSH_AUTH_SOCK"  # the variable that tells where the ssh agent is
 
 # A reader of a configuration file, as paramiko has one: path and host to options.
 Lookup = Callable[[Path, str], "dict[str, list[str]]"]
@@ -28,9 +30,10 @@ class Route(NamedTuple):
 
     Attributes:
         known_as: What the files of known hosts call it; empty: by its address.
-        keys: Files of private keys that exist.
+        keys: Files of private keys, or of the public halves of those that the agent has.
         known_hosts: Files of known hosts.
-        agent: Whether the ssh agent may be asked for keys.
+        agent: Path of the ssh agent's socket; empty: it must not be asked, or there is none.
+        only: Whether only such keys of the agent may be shown as `keys` names.
         jumps: Hosts to go through, in this order.
         proxy: A command to go through; empty: none.
     """
@@ -41,7 +44,8 @@ class Route(NamedTuple):
     known_as: str
     keys: list[str]
     known_hosts: list[Path]
-    agent: bool
+    agent: str
+    only: bool
     jumps: list[str]
     proxy: str
 
@@ -94,28 +98,67 @@ def route(
     address = one("hostname", host)
     port = port or int(one("port", "22"))
     user = user or one("user") or getpass.getuser()
-    tokens = {"h": address, "n": host, "p": str(port), "r": user}
+    known_as = one("hostkeyalias")
+    tokens = {
+        "d": str(Path.home()),
+        "h": address,
+        "i": str(os.getuid()),
+        "k": known_as or host,
+        "L": socket.gethostname().partition(".")[0],
+        "l": socket.gethostname(),
+        "n": host,
+        "p": str(port),
+        "r": user,
+        "u": getpass.getuser(),
+        "%": "%",
+    }
     home = Path.home() / ".ssh"
     defaults = [str(home / f"id_{kind}") for kind in ("ed25519", "ecdsa", "rsa")]
-    keys = map(os.path.expanduser, options.get("identityfile") or defaults)
+    keys = [
+        _expanded(os.path.expanduser(key), tokens, os.environ)
+        for key in options.get("identityfile") or defaults
+        if key != "none"
+    ]
     lists = one("userknownhostsfile", f"{home}/known_hosts {home}/known_hosts2").split()
     lists += one("globalknownhostsfile", "/etc/ssh/ssh_known_hosts").split()
     return Route(
         address=address,
         port=port,
         user=user,
-        known_as=one("hostkeyalias"),
-        keys=[key for key in keys if os.path.exists(key)],
+        known_as=known_as,
+        keys=[key for key in keys if is_key(key)],
         known_hosts=[Path(os.path.expanduser(path)) for path in lists],
-        agent=one("identitiesonly", "no") != "yes" and one("identityagent", "yes") != "no",
+        agent=_agent(" ".join(options.get("identityagent", [AGENT]))),
+        only=one("identitiesonly") == "yes",
         jumps=[jump for jump in one("proxyjump").split(",") if jump],
-        proxy=_expanded(one("proxycommand"), tokens),
+        proxy=_expanded(one("proxycommand"), tokens, {}),
     )
 
 
-def _expanded(text: str, tokens: dict[str, str]) -> str:
-    """With words for the tokens, each a letter after a %; `%%` is one %."""
-    return re.sub("%(.)", lambda found: (tokens | {"%": "%"}).get(found[1], found[0]), text)
+def is_key(path: str) -> bool:
+    """Whether there is a key, or the public half of one that the agent may have."""
+    return os.path.exists(path) or os.path.exists(f"{path}.pub")
+
+
+def _agent(option: str) -> str:
+    """The socket of the agent, by the option IdentityAgent."""
+    if option.lower() == "none":
+        return ""
+    if option == AGENT:
+        option = f"${AGENT}"
+    if option.startswith("$") and not option.startswith("${"):
+        return os.environ.get(option[1:], "")
+    return os.path.expanduser(option)
+
+
+def _expanded(text: str, tokens: Mapping[str, str], variables: Mapping[str, str]) -> str:
+    """With words for the tokens, each a letter after a %, and for variables as `${NAME}`."""
+
+    def word(found: re.Match[str]) -> str:
+        token, variable = found.groups()
+        return tokens.get(token, found[0]) if token else variables.get(variable, found[0])
+
+    return re.sub(r"%(.)|\$\{(\w+)\}", word, text)
 
 
 def _by_openssh(
