@@ -130,6 +130,15 @@ def test_the_configuration_of_the_user_counts(config: str, tmp_path: Path) -> No
     assert alone.proxy.startswith("nc ")
 
 
+def test_a_configuration_in_the_home_is_found(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert launcher._route("zoo", None, None, "~/config").address == "hippo.example"
+    monkeypatch.setenv("SLEIGHEXEC_SSH_CONFIG", "~/config")
+    assert launcher._route("zoo", None, None, None).address == "hippo.example"
+
+
 def test_what_is_said_here_counts_more(config: str) -> None:
     route = launcher._route("zoo", "me", 22, config)
     assert (route.user, route.port) == ("me", 22)

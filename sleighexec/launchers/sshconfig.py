@@ -84,7 +84,7 @@ def route(
     Raises:
         HostError: The configuration cannot be read.
     """
-    config = config or os.environ.get("SLEIGHEXEC_SSH_CONFIG")
+    config = os.path.expanduser(config or os.environ.get("SLEIGHEXEC_SSH_CONFIG") or "")
     if shutil.which("ssh"):
         options = _by_openssh(host, user, port, config)
     else:
@@ -161,9 +161,7 @@ def _expanded(text: str, tokens: Mapping[str, str], variables: Mapping[str, str]
     return re.sub(r"%(.)|\$\{(\w+)\}", word, text)
 
 
-def _by_openssh(
-    host: str, user: str | None, port: int | None, config: str | None
-) -> dict[str, list[str]]:
+def _by_openssh(host: str, user: str | None, port: int | None, config: str) -> dict[str, list[str]]:
     words = ["ssh", "-G"]
     words += ["-F", config] if config else []
     words += ["-l", user] if user else []
