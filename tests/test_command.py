@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
 import signal
@@ -122,6 +123,47 @@ def test_environment_folder_and_prelude(tmp_path: Path) -> None:
         assert executor.submit(os.getcwd).result(PATIENCE) == str(folder)
 
 
+@pytest.mark.parametrize(
+    ("cwd", "folder"),
+    [
+        ("~", "{home}"),
+        ("~/", "{home}"),
+        ("~/a b", "{home}/a b"),
+        (f"~{getpass.getuser()}", os.path.expanduser(f"~{getpass.getuser()}")),
+        ("-P", "{here}/-P"),
+        ("there", "{here}/there"),
+        ("~ no user", "{here}/~ no user"),
+    ],
+)
+def test_a_folder_may_be_in_a_home_or_be_called_like_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cwd: str, folder: str
+) -> None:
+    home, here, other = tmp_path / "home", tmp_path / "here", tmp_path / "other"
+    for path in (home / "a b", here / "-P", here / "there", here / "~ no user", other / "there"):
+        path.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    place = Command("{agent}", env={"HOME": str(home), "CDPATH": str(other)}, cwd=cwd)
+    with SleighExecutor(launcher=place) as executor:
+        found = executor.submit(os.getcwd).result(PATIENCE)
+    assert found == folder.format(home=home, here=here)
+
+
+def test_an_interpreter_may_be_in_a_home(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    text = f'#!/bin/sh\nIN_HOME=yes exec {sys.executable} "$@"\n'
+    (tmp_path / "a b" / "python").write_text(text)
+    (tmp_path / "a b" / "python").chmod(0o755)
+    place = Command("{agent}", env={"HOME": str(tmp_path)}, python="~/a b/python")
+    with SleighExecutor(launcher=place) as executor:
+        assert executor.submit(os.getenv, "IN_HOME").result(PATIENCE) == "yes"
+
+
+@pytest.mark.parametrize("prelude", ["# module load cuda", "\n", "true \\"])
+def test_a_prelude_may_have_no_command(prelude: str) -> None:
+    with SleighExecutor(launcher=Command("{agent}", prelude=prelude)) as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+
+
 def test_a_noisy_login_does_no_harm() -> None:
     noise = "import os; os.write(1, bytes(range(256)) * 200)"
     place = Command(
@@ -225,7 +267,12 @@ def test_with_too_few_workers_the_constructor_says_who_is_missing() -> None:
 
 
 def test_wrong_launchers_are_refused_at_once(run_directory: Path) -> None:
-    for wrong in [{"template": ""}, {"template": ()}, {"template": "a", "env": {"A B": "c"}}]:
+    for wrong in [
+        {"template": ""},
+        {"template": ()},
+        {"template": "a", "env": {"A B": "c"}},
+        {"template": "a", "env": {"Aé": "c"}},
+    ]:
         with pytest.raises(ValueError, match=r"empty|no name"):
             Command(**wrong)  # type: ignore[arg-type]
     with (

@@ -67,15 +67,17 @@ def script(python: str | None, prelude: str, cwd: str | None, environ: Mapping[s
     """What the shell is told."""
     lines = []
     if prelude:
-        lines += ["{", prelude, "} </dev/null"]  # it must not read what is meant for sh
+        # It must not read what is meant for sh; and of comments alone there would be no command.
+        lines += ["{", prelude, ":", "} </dev/null"]
     for name, value in environ.items():
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
             raise ValueError(f"no name for an environment variable: {name!r}")
         lines.append(f"export {name}={shlex.quote(value)}")
     if cwd is not None:
-        home = "~/" if cwd.startswith("~/") else ""  # a quoted ~ would be no home
-        lines.append(f"cd {home}{shlex.quote(cwd.removeprefix(home))} || exit 9")
-    words = shlex.join(pythons(python))
+        # A folder may be called like an option, and one of $CDPATH is not meant.
+        here = "" if cwd.startswith(("/", "~")) else "./"
+        lines.append(f"cd {here}{_path(cwd)} || exit 9")
+    words = " ".join(map(_path, pythons(python)))
     lines.append(
         f"for python in {words}; do\n"
         '    command -v "$python" >/dev/null 2>&1 || continue\n'
@@ -85,6 +87,14 @@ def script(python: str | None, prelude: str, cwd: str | None, environ: Mapping[s
         "exit 127\n"
     )
     return "\n".join(lines).encode()
+
+
+def _path(path: str) -> str:
+    """A word for a shell: what begins with `~` or `~user` is in a home, all else as it stands."""
+    home = re.match(r"~[\w.-]*(/|$)|", path, re.ASCII)
+    assert home is not None
+    rest = path[home.end() :]
+    return home[0] + (shlex.quote(rest) if rest or not home[0] else "")  # a quoted ~ is no home
 
 
 class Place(Protocol):

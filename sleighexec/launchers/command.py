@@ -52,7 +52,7 @@ class Command:
         python: The interpreter there; None: the path of this one, else its version, else python3.
         env: Environment variables of the agent and its workers.
         prelude: Lines of shell before anything else, such as `module load python/3.11`.
-        cwd: The folder to work in; None: where the command begins.
+        cwd: The folder to work in, in which `~` is the home there; None: where the command begins.
         ship: Which modules of the caller workers may have that lack them: "auto", those outside
             of site-packages; or names of packages; or none.
         name: What messages call it; None: the command.

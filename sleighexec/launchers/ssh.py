@@ -74,7 +74,7 @@ class SSH:
         python: The interpreter there; None: the path of this one, else its version, else python3.
         env: Environment variables of the agent and its workers.
         prelude: Lines of shell before anything else, such as `module load python/3.11`.
-        cwd: The folder to work in; None: the home.
+        cwd: The folder to work in, in which `~` is the home there; None: the home.
         ship: Which modules of the caller workers may have that lack them: "auto", those outside
             of site-packages; or names of packages; or none.
         key: A file with the only key to log in with, which may be in the ssh agent, as one with a
