@@ -31,7 +31,7 @@ from sleighexec.engines.shipping import source_for
 from sleighexec.launchers import boot
 from sleighexec.messages import Need, Reply
 from sleighexec.shipped import Shipped
-from tests.conftest import alive, plain_id, wait_for
+from tests.conftest import alive, plain_id, wait_for, wait_for_file
 
 PATIENCE = 20
 HERE = Command("{agent}", name="here")
@@ -166,11 +166,32 @@ def test_a_prelude_may_have_no_command(prelude: str) -> None:
 
 def test_a_noisy_login_does_no_harm() -> None:
     noise = "import os; os.write(1, bytes(range(256)) * 200)"
-    place = Command(
-        "{agent}", prelude=f"{sys.executable} -c '{noise}'; echo; echo welcome; printf x"
-    )
+    login = f'{sys.executable} -c "{noise}"; echo; echo welcome; printf x; exec {{agent}}'
+    place = Command(("sh", "-c", login))
     with SleighExecutor(launcher=place) as executor:
         assert executor.submit(abs, -1).result(PATIENCE) == 1
+
+
+def test_what_a_prelude_leaves_in_the_background_may_print_and_ends_with_the_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gate, printed, pid = (tmp_path / name for name in ("gate", "printed", "pid"))
+    prelude = f"""
+        echo loaded
+        (until test -e {gate}; do sleep 0.01; done; echo ready; touch {printed}; exec sleep 60) &
+        echo $! >{pid}
+    """
+    with SleighExecutor(launcher=Command("{agent}", prelude=prelude)) as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        gate.touch()
+        wait_for_file(printed)
+        assert executor.submit(abs, -2).result(PATIENCE) == 2
+        service = int(pid.read_text())
+        assert alive(service)
+    wait_for(lambda: not alive(service), "it has ended")
+    out, err = capfd.readouterr()
+    assert err.split() == ["loaded", "ready"]
+    assert not out
 
 
 # ---------------------------------------------------------------------- what does not come
@@ -207,7 +228,7 @@ def test_another_python_is_refused_by_name(tmp_path: Path) -> None:
             ["all nodes are down", "status 5"],
         ),
         (Command("/no/such/command {agent}"), ["/no/such/command"]),
-        (Command("{agent}", prelude="yes"), ["prints without end"]),
+        (Command("sh -c yes"), ["prints without end"]),
     ],
     ids=lambda value: None,
 )

@@ -67,8 +67,9 @@ def script(python: str | None, prelude: str, cwd: str | None, environ: Mapping[s
     """What the shell is told."""
     lines = []
     if prelude:
-        # It must not read what is meant for sh; and of comments alone there would be no command.
-        lines += ["{", prelude, ":", "} </dev/null"]
+        # Neither it nor what it leaves in the background may read what is meant for sh, or write
+        # amid our frames. And of comments alone there would be no command.
+        lines += ["{", prelude, ":", "} </dev/null >&2"]
     for name, value in environ.items():
         if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
             raise ValueError(f"no name for an environment variable: {name!r}")

@@ -39,6 +39,7 @@ class Process:
         self.stdin: Any = self._process.stdin
         self.stdout: Any = self._process.stdout
         self._stderr: Any = self._process.stderr
+        self._over = False
         self._tail = bytearray()
         self._woken, self._waker = self._descriptors = list(os.pipe())
         self._reader = threading.Thread(
@@ -66,9 +67,9 @@ class Process:
                     return  # something else holds the pipe open still
 
     def signal(self, number: int) -> None:
-        """Send it a signal, and to all that it has started; nothing if it has ended."""
+        """Send it a signal, and to all that it has started and left in its group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._process.poll() is None:
+            if not self._over:
                 os.killpg(self._process.pid, number)
 
     def end(self) -> tuple[int, str]:
@@ -83,6 +84,8 @@ class Process:
                 self.signal(number)
         if status is None:
             status = process.wait()
+        self.signal(signal.SIGTERM)  # what it has left in the background
+        self._over = True  # its number may be given to another one
         self._reader.join(0.1)
         os.write(self._waker, b"!")
         self._reader.join()
