@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, urlsplit
 from sleighexec.errors import AuthenticationError, ConnectError
 from sleighexec.hints import Any
 from sleighexec.messages import DEFAULT_PORT
-from sleighexec.session import ROLE_NAMES, Handshake, role_key
+from sleighexec.session import ROLE_NAMES, WORKER, Handshake, role_key
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 UNIX, TCP, TLS = "sleigh+unix", "sleigh", "sleigh+tls"  # schemes
@@ -165,18 +165,21 @@ def find(url: str, role: int | None = None) -> Address:
         text = path.read_text()
     except FileNotFoundError:
         missing = path if named else path.name
-        raise ConnectError(
-            f"no workspace server of this user at {url} (there is no {missing}): "
-            f"start one with `{server_command(url)}`"
-        ) from None
+        raise nobody(role, url, f"of this user at {url} (there is no {missing})") from None
     return parse(text, str(path), None if named else url, role)
 
 
-def server_command(url: str) -> str:
-    """The command that starts a server there."""
-    if "://" not in url or (parts := parts_of(url)).scheme == UNIX:
-        return "sleighexec server"
-    return f"sleighexec server --bind {parts.hostname}:{parts.port or DEFAULT_PORT}"
+def nobody(role: int | None, url: str, where: str) -> ConnectError:
+    """The error of one with this role who finds nobody; `where`: in words, and why."""
+    if role == WORKER:
+        return ConnectError(
+            f"no listening executor {where}: see that its program runs and has called "
+            "`executor.listen()`, and that you have the connection file of that call"
+        )
+    command = "sleighexec server"
+    if "://" in url and (parts := parts_of(url)).scheme != UNIX:
+        command += f" --bind {parts.hostname}:{parts.port or DEFAULT_PORT}"
+    return ConnectError(f"no workspace server {where}: start one with `{command}`")
 
 
 def _newer(usual: Path, told: Path | None) -> Path:

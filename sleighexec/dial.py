@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sleighexec.address import TLS, UNIX, Address, find, remember, run_directory, server_command
+from sleighexec.address import TLS, UNIX, Address, find, nobody, remember, run_directory
 from sleighexec.client import SocketConnection
 from sleighexec.errors import ConnectError, ProtocolError
 from sleighexec.hints import Any
@@ -86,10 +86,7 @@ def reach(address: Address, role: int) -> tuple[Any, bytes]:
             sock.close()
         if isinstance(error, ConnectError):
             raise
-        raise ConnectError(
-            f"no workspace server answers at {url} ({error}): start one with "
-            f"`{server_command(url)}`"
-        ) from error
+        raise nobody(role, url, f"answers at {url} ({error})") from error
     except BaseException:
         if sock is not None:
             sock.close()

@@ -28,7 +28,7 @@ from sleighexec import (
     errors,
     introduction,
 )
-from sleighexec.address import find
+from sleighexec.address import connection_file, find
 from sleighexec.dial import connect, reach
 from sleighexec.engines import joining
 from sleighexec.importer import MINOR
@@ -555,6 +555,9 @@ def test_one_that_talks_nonsense_is_cut_off(
 def test_who_comes_too_late_is_told(run_directory: Path, tmp_path: Path) -> None:
     executor = SleighExecutor(1)
     url = executor.listen()
+    copy = tmp_path / "copy.json"
+    copy.write_text(connection_file(url).read_text())
+    copy.chmod(0o600)
     running = executor.submit(when_there, tmp_path / "gate")
     wait_for(running.running, "it does not run")
     executor.shutdown(wait=False)
@@ -565,9 +568,12 @@ def test_who_comes_too_late_is_told(run_directory: Path, tmp_path: Path) -> None
         executor.listen()
     (tmp_path / "gate").touch()
     executor.shutdown()
-    late = Machine(url)
-    assert late.ended() == 1
-    assert "no workspace server" in late.said
+    for where in url, copy:
+        late = Machine(str(where))
+        assert late.ended() == 1
+        assert "no listening executor" in late.said
+        assert "`executor.listen()`" in late.said
+        assert "sleighexec server" not in late.said
 
 
 @pytest.mark.parametrize(
