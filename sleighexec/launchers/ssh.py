@@ -40,7 +40,7 @@ BANNER_SECONDS = 5.0  # for its greeting
 LOGIN_SECONDS = 10.0
 SESSION_SECONDS = 5.0  # to open a session once logged in
 END_SECONDS = 0.3  # for the exit status when the session's output has ended
-AT_ONCE = 8  # hosts that are connected at the same time: a jump host takes no more strangers
+AT_ONCE = 8  # hosts that are being connected: a jump host takes no more strangers at a time
 MOST_HOPS = 16  # hosts on the way to one; who needs more goes in a circle
 PIECE = 64 * 1024  # bytes read at a time
 
