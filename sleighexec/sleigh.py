@@ -221,8 +221,6 @@ class Sleigh(SleighExecutor):
             words = launch(node, **self.settings)
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                 raise IllegalValueError(f"launch must return a list of strings, not {words!r}")
-            if launch is rshcmd:
-                words.remove("-n")  # it would keep our words from the other side
             places.append(Command((*words, AGENT), name=node))
         if not places:
             raise IllegalValueError("nodeList is empty")
@@ -376,12 +374,13 @@ def _check_not_in_worker() -> None:
 
 def sshcmd(machine: str, **options: Any) -> list[str]:
     """The words that run a command on another machine by ssh. `launch=sshcmd`."""
-    return ["ssh", "-n", "-x", *_login(machine, options), machine]
+    # No -n, which the classic had: it would keep our words from the other side.
+    return ["ssh", "-x", *_login(machine, options), machine]
 
 
 def rshcmd(machine: str, **options: Any) -> list[str]:
     """The words that run a command on another machine by rsh."""
-    return ["rsh", machine, *_login(machine, options), "-n"]
+    return ["rsh", machine, *_login(machine, options)]
 
 
 def sshforwardcmd(machine: str, **options: Any) -> list[str]:

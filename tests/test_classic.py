@@ -531,7 +531,7 @@ def test_a_server_of_ones_own_by_keyword_and_by_environment(
 
 
 def test_launch_is_a_function_of_the_machine_and_the_options() -> None:
-    assert sshcmd("hippo", user="me", verbose=True) == ["ssh", "-n", "-x", "-l", "me", "hippo"]
+    assert sshcmd("hippo", user="me", verbose=True) == ["ssh", "-x", "-l", "me", "hippo"]
 
     def launch(machine: str, **options: Any) -> list[str]:
         return ["/usr/bin/env", f"NODE={machine}", f"USER_GIVEN={options['user']}"]

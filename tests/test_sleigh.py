@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -480,11 +480,45 @@ def test_workspaces_on_a_server_of_their_own(
             assert executor.workspace.fetch("y") == 1
 
 
+SHELL = """\
+#!/bin/sh
+# Stands for ssh and rsh to a machine that is this one.
+machine=
+while :; do
+    case $1 in
+        -n) exec </dev/null; shift;;
+        -x) shift;;
+        -l) shift 2;;
+        *) test "$machine" && exec "$@"; machine=$1; shift;;
+    esac
+done
+"""
+
+
+@pytest.mark.parametrize("command", [sshcmd, rshcmd, sshforwardcmd])
+def test_a_launch_function_may_wrap_one_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., list[str]]
+) -> None:
+    for name in "ssh", "rsh":
+        (tmp_path / name).write_text(SHELL)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def launch(machine: str, **options: Any) -> list[str]:
+        return ["env", f"NODE={machine}", *command(machine, **options)]
+
+    s = Sleigh(nodeList=["hippo"], launch=launch, user="me")
+    try:
+        assert s.eachWorker(os.getenv, "NODE") == ["hippo"]
+    finally:
+        s.stop()
+
+
 def test_launch_commands() -> None:
-    assert sshcmd("hippo") == ["ssh", "-n", "-x", "hippo"]
-    assert sshcmd("hippo", user="me") == ["ssh", "-n", "-x", "-l", "me", "hippo"]
-    assert sshcmd("newt", user={"hippo": "you", "default": "me"})[4] == "me"
-    assert rshcmd("hippo", user="me") == ["rsh", "hippo", "-l", "me", "-n"]
+    assert sshcmd("hippo") == ["ssh", "-x", "hippo"]
+    assert sshcmd("hippo", user="me") == ["ssh", "-x", "-l", "me", "hippo"]
+    assert sshcmd("newt", user={"hippo": "you", "default": "me"})[3] == "me"
+    assert rshcmd("hippo", user="me") == ["rsh", "hippo", "-l", "me"]
     assert sshforwardcmd("hippo") == sshcmd("hippo")
     assert envcmd("hippo", "A=1") == ["/usr/bin/env", "A=1"]
     assert scriptcmd("hippo", "A=1") == []
