@@ -227,6 +227,7 @@ def test_another_python_is_refused_by_name(tmp_path: Path) -> None:
             Command("sh -c 'echo all nodes are down >&2; exit 5'"),
             ["all nodes are down", "status 5"],
         ),
+        (Command("sh -c '{agent} </dev/null'"), ["pass on its standard input"]),
         (Command("/no/such/command {agent}"), ["/no/such/command"]),
         (Command("sh -c yes"), ["prints without end"]),
     ],

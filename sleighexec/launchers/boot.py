@@ -30,6 +30,7 @@ from sleighexec.streams import Stream
 
 MARK = b"\x02sleighexec python "
 NOISE = 64 * 1024  # bytes that a login may print before the mark
+ENDED = "the command ended before it was an agent"
 CARRIED = ("sleighexec", "cloudpickle", "tblib")  # packages of Python text only
 
 # In the words of every Python since 2.7, so that an old one can say what it is.
@@ -159,7 +160,7 @@ def talk(host: str, stream: Stream, opening: bytes, deadline: float) -> None:
             continue
         if not data:
             said = heard.decode("utf-8", "replace").strip()
-            raise HostError(host, "the command ended before it was an agent", said)
+            raise HostError(host, ENDED, said)
         heard += data
     version = found[1].decode()
     if version.rpartition(".")[0] != MINOR:

@@ -136,6 +136,8 @@ class Link:
         """Say why it ended."""
         how = f" (status {self._status})" if self._status not in (0, None, KILLED) else ""
         if self.failure is not None:
+            if self.failure.reason == boot.ENDED and self._status == 0:  # as at an empty stdin
+                how = ": it must pass on its standard input, as `ssh` does without -n"
             cause = self.failure.__cause__
             facts = self.host, self.failure.reason + how, stderr or self.failure.stderr
             self.failure = type(self.failure)(*facts)
