@@ -210,7 +210,7 @@ def _transport(
         if "banner" in str(error):
             text = f"nobody greets as an ssh server at {where} within {BANNER_SECONDS:.0f} s"
             raise HostError(name, text) from error
-        raise HostError(name, f"no ssh connection to {where}: {error or 'it hung up'}") from error
+        raise HostError(name, f"no ssh connection to {where}: {str(error) or 'it hung up'}") from error
     return transport
 
 
