@@ -14,6 +14,7 @@ import pytest
 from sleighexec import SSH, errors
 from sleighexec.launchers import ssh as launcher
 from sleighexec.launchers.knownhosts import fingerprint, known
+from sleighexec.launchers.publickeys import public
 from sleighexec.launchers.sshconfig import split
 
 KEY, OTHER = b"a key", b"another"
@@ -84,6 +85,27 @@ def test_fingerprints_are_those_of_ssh_keygen() -> None:
 def test_names_of_hosts(name: str, parts: tuple[str | None, str, int | None]) -> None:
     assert split(name) == parts
     assert SSH(name).workers == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ssh-rsa",
+        "ssh-rsa AAAA",
+        "ssh-rsa A",
+        "ssh-ed25519 AAAAB3NzaC1yc2EAAAADAQAB",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEA\n-----END",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----",
+        "\udcff\udcff\n\udcff\n",
+    ],
+)
+def test_what_is_no_key_has_no_public_half(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text, errors="surrogateescape")
+    assert not public(str(tmp_path / "key"))
+    kind = b"\0\0\0\x0bssh-ed25519"
+    (tmp_path / "key.pub").write_text(f"ssh-ed25519 {base64.b64encode(kind).decode()} me@here")
+    assert public(str(tmp_path / "key")) == kind
 
 
 CONFIG = """\

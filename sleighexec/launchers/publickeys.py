@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from pathlib import Path
 
 MAGIC = b"openssh-key-v1\0"  # what a private key of OpenSSH begins with
@@ -17,9 +16,9 @@ def public(path: str) -> bytes | None:
     for file, read in ((path, _of_line), (path, _of_private), (f"{path}.pub", _of_line)):
         try:
             key = read(Path(file).read_text(errors="replace"))
-        except (OSError, binascii.Error, IndexError):
+        except (OSError, ValueError):
             continue
-        if key is not None:
+        if key:
             return key
     return None
 

@@ -210,7 +210,9 @@ def _transport(
         if "banner" in str(error):
             text = f"nobody greets as an ssh server at {where} within {BANNER_SECONDS:.0f} s"
             raise HostError(name, text) from error
-        raise HostError(name, f"no ssh connection to {where}: {str(error) or 'it hung up'}") from error
+        raise HostError(
+            name, f"no ssh connection to {where}: {str(error) or 'it hung up'}"
+        ) from error
     return transport
 
 
@@ -249,6 +251,8 @@ def _log_in(transport: paramiko.Transport, name: str, route: Route) -> None:
                 failure = error
             if transport.is_authenticated():
                 return
+            if not transport.is_active():
+                break  # it has had enough
     why = f" ({failure})" if failure else ""
     raise LoginError(
         name,
@@ -291,7 +295,7 @@ def _private(path: str) -> paramiko.PKey:
             if os.path.isfile(f"{path}-cert.pub"):
                 key.load_certificate(f"{path}-cert.pub")
             return key
-    raise paramiko.SSHException(f"{path} is no private key that can be used") from failure
+    raise paramiko.SSHException("no private key that paramiko can read") from failure
 
 
 def _socket(name: str, route: Route) -> socket.socket:
