@@ -208,11 +208,11 @@ class NetWorkSpace:
         wsName: str = "__default",
         serverHost: str = "localhost",
         serverPort: int = DEFAULT_PORT,
-        *,
-        server: NwsServer | None = None,
         useUse: bool = False,
+        server: NwsServer | None = None,
         persistent: bool = False,
         create: bool = True,
+        *,
         number: int | None = None,
     ) -> None:
         """`number`: of a workspace that the server has given us already; it is not opened again."""

@@ -60,6 +60,8 @@ SIGNATURES = {
     "SleighPending.kill": "",
     "SleighPending.done": "",
     "SleighPending.progress": "",
+    "NetWorkSpace": "wsName='__default', serverHost='localhost', serverPort=8765, useUse=False, "
+    "server=None, persistent=False, create=True",
     "NetWorkSpace.store": "varName, val",
     "NetWorkSpace.fetch": "varName, *, timeout=None",
     "NetWorkSpace.fetchTry": "varName, missing=None",
