@@ -799,10 +799,10 @@ def test_prints_come_into_output_at_rank(three: SleighExecutor, capfd: Any) -> N
         lines = [ride.fetch(f"output@{number}", timeout=PATIENCE) for _ in range(3)]
         assert lines == ["one", "two and a half", "to stderr"]
     three.shutdown()
-    shown = capfd.readouterr().out  # three processes write it
-    pieces = "one\n", "two", " and a half\n", "partial"
-    assert [shown.count(piece) for piece in pieces] == [3] * 4
-    assert len(shown) == 3 * sum(map(len, pieces))
+    shown = capfd.readouterr().out  # three processes write it, and print writes an end apart
+    pieces = "one\n", "two", " and a half", "\n", "partial"
+    assert [shown.count(piece) for piece in pieces] == [3, 3, 3, 6, 3]
+    assert len(shown) == sum(map(len, pieces)) * 3
 
 
 def test_output_of_a_running_call_comes_while_it_runs(three: SleighExecutor) -> None:
