@@ -6,8 +6,10 @@ room. Of a peer that does not read, no more requests are heard.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable
 
@@ -53,6 +55,8 @@ class Connection:
         self.limits: Limits | None = None  # none for those that we have started ourselves
         self._deadline: float | None = None
         self.waiting_out: deque[memoryview] = deque()
+        # Of these, the ones that a descriptor goes with, which is ours until then.
+        self._passing: deque[tuple[memoryview, socket.socket]] = deque()
         self.unsent = 0  # bytes of memory that these take
         self._held: list[Any] | None = None  # replies that are to go out in one piece
         self.waiting_replies: deque[tuple[int, Any]] | None = None  # of one who does not read
@@ -160,6 +164,36 @@ class Connection:
             self.server._wake_for(self)  # it is not heard until it has read
             self.deadline = time.monotonic() + self.limits.stall_seconds
 
+    def pass_on(self, tag: int, message: Any, sock: socket.socket) -> None:
+        """Send a message and, with it, the descriptor of a socket, which is closed then.
+
+        Raises:
+            OSError: The peer has hung up.
+        """
+        if self.closed:
+            sock.close()
+            raise ConnectionResetError("the connection has ended")
+        data, unsent = memoryview(b"".join(wire.encode(tag, message))), True
+        if not self.waiting_out:
+            try:
+                data, unsent = data[self._send_with(data, sock) :], False
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError:
+                sock.close()
+                raise
+        if data:
+            self._keep([data])
+            if unsent:
+                self._passing.append((self.waiting_out[-1], sock))
+            self.server._wake_for(self)
+
+    def _send_with(self, data: memoryview, sock: socket.socket) -> int:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [sock.fileno()]))]
+        sent = self.socket.sendmsg([data], rights)
+        sock.close()
+        return int(sent)
+
     def send_bytes(self, pieces: list[Any]) -> None:
         if self.closed:
             return
@@ -202,18 +236,37 @@ class Connection:
     def flush(self) -> None:
         """Send more of what waits, as much as the socket takes."""
         while self.waiting_out and not self.closed:
-            pieces = [self.waiting_out[i] for i in range(min(len(self.waiting_out), MAX_PIECES))]
             try:
-                sent = self.socket.sendmsg(pieces)
+                sent = self._send_waiting()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:  # the loop will read the end of it
-                self.waiting_out.clear()
-                self.waiting_replies = None
+                self.drop_unsent()
                 return
             self._drop_sent(sent)
             if self.waiting_replies is not None:
                 self._go_on()
+
+    def _send_waiting(self) -> int:
+        """Send the first of what waits: a piece with a descriptor, or those before the next one."""
+        special = self._passing[0][0] if self._passing else None
+        if special is self.waiting_out[0]:
+            sent = self._send_with(*self._passing[0])
+            self._passing.popleft()
+            return sent
+        pieces: list[memoryview] = []
+        for piece in itertools.islice(self.waiting_out, MAX_PIECES):
+            if piece is special:
+                break
+            pieces.append(piece)
+        return int(self.socket.sendmsg(pieces))
+
+    def drop_unsent(self) -> None:
+        """Nothing of what waits will go out any more."""
+        self.waiting_out.clear()
+        self.waiting_replies = None
+        while self._passing:
+            self._passing.popleft()[1].close()
 
     def _go_on(self) -> None:
         """It has read something: when that is enough, its replies go out and it is heard again."""

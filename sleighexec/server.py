@@ -157,6 +157,7 @@ class Server:
         self._serving = None
         for connection in self._connections.values():
             connection.closed = True
+            connection.drop_unsent()
             connection.socket.close()
         for door in self._doors.values():
             door.socket.close()
@@ -591,8 +592,7 @@ class Server:
         if connection.closed:
             return
         connection.closed = True
-        connection.waiting_out.clear()
-        connection.waiting_replies = None
+        connection.drop_unsent()
         self._timed.pop(connection, None)
         self._connections.pop(connection.socket.fileno(), None)
         with contextlib.suppress(KeyError, ValueError):

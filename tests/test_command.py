@@ -6,6 +6,7 @@ import getpass
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,7 @@ from sleighexec import (
     WorkspaceServer,
     current_worker,
     errors,
+    wire,
 )
 from sleighexec.engines.shipping import source_for
 from sleighexec.launchers import boot
@@ -306,6 +308,57 @@ def test_wrong_launchers_are_refused_at_once(run_directory: Path) -> None:
         SleighExecutor(nodes="hippo")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="the one or the other"):
         SleighExecutor(nodes=["hippo"], launcher=HERE)
+
+
+class Unread:
+    """A launcher whose agent does not read; it is its own handle."""
+
+    host, ship, workers = "sloth", "auto", 300
+    failure = None
+
+    def __init__(self) -> None:
+        self.stream, self.theirs = socket.socketpair()
+        self.theirs.setblocking(False)
+
+    def launch(self, *_: object, **__: object) -> Unread:
+        return self
+
+    def kill(self) -> None:
+        self.theirs.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        return 0
+
+    def starts(self) -> list[tuple[int, int]]:
+        """What has been sent to it: the numbers of workers, with their descriptors."""
+        decoder, found = wire.Decoder(), []
+        while True:
+            try:
+                data, descriptors, *_ = socket.recv_fds(self.theirs, 4096, 4)
+            except BlockingIOError:
+                return found
+            starts = [message.worker for _, message in decoder.feed(data)]  # type: ignore[union-attr]
+            assert len(starts) == len(descriptors)
+            found += zip(starts, descriptors)
+
+
+def test_an_agent_that_does_not_read_yet_holds_nobody_up() -> None:
+    # A socket takes some 170 messages with descriptors. Those beyond waited for room under the
+    # lock, in vain for a host that was slow to come, and their workers were never started.
+    place = Unread()
+    with SleighExecutor(launcher=place) as executor:
+        executor._engine.start()
+        numbers, found = [*executor._engine._workers], []
+
+        def all_came() -> bool:
+            found.extend(place.starts())
+            return len(found) >= 300
+
+        wait_for(all_came, "not all workers were asked for")
+        assert [number for number, _ in found] == numbers
+        for _, descriptor in found:
+            os.close(descriptor)
+        place.kill()
 
 
 # ---------------------------------------------------------------------- deaths

@@ -6,16 +6,13 @@ import contextlib
 import json
 import math
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from array import array
 from collections.abc import Callable, Mapping
 
-from sleighexec import wire
 from sleighexec.connections import Connection
 from sleighexec.errors import HostError
 from sleighexec.hints import TYPE_CHECKING, Any
@@ -115,14 +112,15 @@ class AgentLink:
         if not self._remote:
             whereabouts = {"cwd": _cwd(), "environ": _changed(self._environ, os.environ)}
         setup = whereabouts | {"cloudpickle": "cloudpickle" in sys.modules} | setup
-        frame = b"".join(wire.encode(0, Start(number, json.dumps(setup))))
         try:
-            with theirs:
-                _send_with_descriptor(self._connection.socket, frame, theirs.fileno())
+            self._connection.pass_on(0, Start(number, json.dumps(setup)), theirs)
         except OSError as error:
-            if self._remote:  # it has just ended: the server will hear of it, and say why
+            ended = isinstance(error, ConnectionError)
+            if ended and self._remote:  # just now: the server will hear of it, and say why
                 return ours
             ours.close()
+            if not ended:
+                raise
             with contextlib.suppress(TimeoutError):
                 status = self._handle.wait(1)
                 text = f"the launched command ended with status {status}"
@@ -142,10 +140,8 @@ class AgentLink:
     def _attach(self) -> socket.socket:
         """A stream to its depot: our end. Raises OSError if it has just ended."""
         ours, theirs = socket.socketpair()
-        frame = b"".join(wire.encode(0, Attach()))
         try:
-            with theirs:
-                _send_with_descriptor(self._connection.socket, frame, theirs.fileno())
+            self._connection.pass_on(0, Attach(), theirs)
         except OSError:
             ours.close()
             raise
@@ -223,24 +219,3 @@ def _changed(before: dict[str, str], now: Mapping[str, str]) -> dict[str, str | 
     changes: dict[str, str | None] = {k: v for k, v in now.items() if before.get(k) != v}
     changes.update((k, None) for k in before if k not in now)
     return changes
-
-
-def _send_with_descriptor(sock: socket.socket, frame: bytes, descriptor: int) -> None:
-    """Send a small frame and a descriptor; the agent always reads, so this does not block long."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
-    while True:
-        try:
-            sent = sock.sendmsg([frame], rights)
-            break
-        except BlockingIOError:
-            _wait_writable(sock)
-    while sent < len(frame):
-        try:
-            sent += sock.send(frame[sent:])
-        except BlockingIOError:
-            _wait_writable(sock)
-
-
-def _wait_writable(sock: socket.socket) -> None:
-    if not select.select([], [sock], [], AGENT_SECONDS)[1]:
-        raise OSError("the agent does not answer")
