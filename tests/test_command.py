@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from sleighexec import (
     errors,
     wire,
 )
+from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.shipping import source_for
 from sleighexec.launchers import boot
 from sleighexec.messages import Need, Reply
@@ -260,6 +262,19 @@ def test_shutting_down_does_not_wait_for_a_host_that_does_not_come() -> None:
     executor.shutdown(cancel_futures=True)
     assert time.monotonic() - began < 5
     assert future.done()
+
+
+def test_ctrl_c_while_the_constructor_waits_for_a_host_ends_that_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AgentLink, "wait_settled", interrupted)
+    mark = f"{300 + random.random()}"  # by which the command is found
+    with pytest.raises(KeyboardInterrupt):
+        SleighExecutor(launcher=[Local(1), Command(f"sh -c 'exec sleep {mark}'")], min_workers=1)
+    assert mark not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
 
 
 def test_with_min_workers_the_pool_begins_without_who_does_not_come(

@@ -177,8 +177,11 @@ class AgentLink:
             self._connection.send(0, Watch(pause))
 
     def stop(self) -> None:
-        """Let it end when it has no workers any more."""
-        self._connection.send(0, StopAgent())
+        """Let it end when it has no workers any more. Nobody waits for one that has not come."""
+        if self._remote and self.silent:
+            self._handle.kill()
+        else:
+            self._connection.send(0, StopAgent())
 
     def reap(self) -> str:
         """It has hung up, or was given up: see that it ends. What became of it, in words."""
