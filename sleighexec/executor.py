@@ -597,7 +597,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
 
         More: the new ranks are started when tasks wait for them, each prepared by the initializer
         and the sticky calls so far. Ranks beyond those that the launchers were meant for live
-        where the last launcher puts them.
+        where the last launcher puts them. A host that is given up does not count.
 
         Fewer: the workers of the highest ranks leave: those that are idle at once, the others when
         their present call has ended; other calls that they have not begun are for the rest.

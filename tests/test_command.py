@@ -15,6 +15,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -430,6 +431,35 @@ def test_a_host_that_does_not_come_again_is_given_up(
         os.kill(agents[0], signal.SIGKILL)
         wait_for(lambda: executor.submit(abs, -1).exception(PATIENCE) is None, "it comes again")
     assert "given up: newt" in caplog.text
+
+
+@pytest.mark.parametrize("order", [["gone", "here"], ["here", "gone"]])
+def test_a_new_size_counts_no_host_that_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, order: Any
+) -> None:
+    monkeypatch.setattr("sleighexec.engines.places.MAX_TRIES", 0)
+    gate = tmp_path / "gate"
+    gate.touch()
+    gone = Command(("sh", "-c", f"test -e {gate} || exit 4; {{agent}}"), name="gone")
+    places = {"gone": gone, "here": Command("{agent}", workers=2, name="here")}
+
+    def rank() -> int:
+        return current_worker().rank
+
+    with SleighExecutor(launcher=[places[name] for name in order]) as executor:
+        dead = 0 if order[0] == "gone" else 2
+        agent = executor.eachWorker(os.getppid)[dead]
+        gate.unlink()
+        running = executor.eachWorker(time.sleep, 0.2, blocking=False)
+        os.kill(agent, signal.SIGKILL)
+        assert running[dead].exception(PATIENCE) is not None
+        wait_for(lambda: "given up: gone" in caplog.text, "it is given up")
+        executor.resize(1)
+        assert executor.submit(rank).result(PATIENCE) != dead
+        executor.resize(4)
+        ranks = executor.eachWorker(rank)
+        assert len(ranks) == 4
+        assert dead not in ranks
 
 
 def test_a_killed_client_leaves_nothing_over_there() -> None:

@@ -24,8 +24,7 @@ class Places:
     def __init__(self, launchers: Sequence[Launcher]) -> None:
         self.launchers = list(launchers)  # by rank, of all that there ever were
         self.wanted = set(range(len(launchers)))  # ranks that are to have workers, or may
-        # Of those that we start ourselves; None: there are none.
-        self._last = self.launchers[-1] if self.launchers else None
+        self._own = list(launchers)  # those that we start ourselves
         self.given_up: dict[Launcher, HostError] = {}
         self._came: set[Launcher] = set()
         self._tries: dict[Launcher, int] = {}
@@ -79,19 +78,22 @@ class Places:
         Raises:
             UnsupportedOptionError: More are wanted, and we start none ourselves.
         """
-        wanted = sorted(self.wanted)[:count]
-        for rank, launcher in enumerate(self.launchers):
-            if len(wanted) < count and rank not in wanted and launcher not in self.given_up:
-                wanted.append(rank)
-        first = len(self.launchers)
-        if self._last is not None:
-            self.launchers += [self._last] * (count - len(wanted))
-        elif len(wanted) < count:
-            raise UnsupportedOptionError(
-                f"there are {len(wanted)} workers, on machines that have joined by themselves: "
-                "for more of them, let more machines join"
-            )
+        wanted = self.usable()[:count]
+        all_there_were = self.usable(range(len(self.launchers)))
+        others = [rank for rank in all_there_were if rank not in self.wanted]
+        wanted += others[: count - len(wanted)]
+        first, missing = len(self.launchers), count - len(wanted)
+        own = [each for each in self._own if each not in self.given_up]
+        if missing and not own:
+            text = f"there are {len(wanted)} workers, on machines that have joined by themselves: "
+            text += "for more of them, let more machines join"
+            raise UnsupportedOptionError("; given up: ".join((text, *map(str, self._lost()))))
+        self.launchers += own[-1:] * missing
         self.wanted = {*wanted, *range(first, len(self.launchers))}
+
+    def _lost(self) -> list[HostError]:
+        """Why there are none of ours where they were to be."""
+        return [error for each, error in self.given_up.items() if each in self._own]
 
     def add(self, launcher: Launcher, count: int) -> None:
         """Somebody has come by itself, with so many workers: in ranks of those who have left."""
@@ -101,7 +103,7 @@ class Places:
         first = len(self.launchers)
         self.launchers += [launcher] * (count - len(free))
         self.wanted |= {*free, *range(first, len(self.launchers))}
-        for gone in self.given_up.keys() - set(self.launchers):
+        for gone in self.given_up.keys() - {*self.launchers, *self._own}:
             del self.given_up[gone]
 
     def _is_free(self, rank: int) -> bool:
@@ -116,7 +118,7 @@ class Places:
         """Before any worker was started: nobody lives there."""
         self.launchers = [each for each in self.launchers if each != launcher]
         self.wanted = set(range(len(self.launchers)))
-        self._last = self.launchers[-1] if self.launchers else launcher
+        self._own = list(self.launchers)
 
     def has_come(self, launcher: Launcher) -> bool:
         """Whether it has ever had an agent."""
