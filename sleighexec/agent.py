@@ -6,7 +6,8 @@
 
 It is single-threaded and never runs a user's code, so that forking from it is safe and takes
 milliseconds, and so that it notices and reports whatever happens to a worker. It ends, and all
-workers and what their tasks left behind with it, when the client goes away by any death.
+workers and what their tasks left behind with it, when the client goes away by any death. They end
+with it too when it is killed itself: see `newborn`.
 """
 
 from __future__ import annotations
@@ -64,11 +65,12 @@ TERM_SECONDS = 2.0  # between SIGTERM and SIGKILL
 BUNCH = 4  # workers that are forked together: none is to wait long for the others
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes in which ru_maxrss counts
 POLITE = {signal.SIGTERM, signal.SIGINT}  # signals that ask us to leave
+AT_ONCE = signal.SIGUSR1  # ends us, and all workers
 PIPE = 4096  # bytes that a pipe takes at once when it says that it is writable
 
-# A worker that is about to be: what we keep of it, its setup, its end of a connection, and of the
-# pipe of its stderr.
-Birth = tuple[Child, dict[str, Any], int, int]
+# A worker that is about to be: what we keep of it, its setup, its end of a connection, and those of
+# two pipes: of its stderr, and of the one that ends with us.
+Birth = tuple[Child, dict[str, Any], int, int, int]
 
 
 class Agent:
@@ -116,15 +118,19 @@ class Agent:
                 self.die()
         return None
 
+    def end_at_once(self, *_: object) -> None:
+        """A signal handler."""
+        self.die(1)
+
     def ask_to_leave(self, *_: object) -> None:
         """A signal handler; the loop wakes, and says it."""
         self._leaving = True
 
-    def die(self) -> NoReturn:
+    def die(self, status: int = 0) -> NoReturn:
         """The client is gone: nothing that it started may stay."""
         for pid in self._children:
             kill_group(pid)
-        os._exit(0)
+        os._exit(status)
 
     # ------------------------------------------------------------------ the client's messages
 
@@ -317,13 +323,13 @@ class Agent:
         births = [self._prepare(*start) for start in starts]
         gc.freeze()  # what is there now stays: a worker need not look through it, and so copy it
         for birth in births:
-            child, setup, descriptor, stderr = birth
+            child, setup, descriptor, stderr, life_line = birth
             child.pid = os.fork()
             if child.pid == 0:
                 births.remove(birth)
-                os.close(child.stderr)
+                child.close()
                 self._leave_to_child(births)
-                return begin(setup, descriptor, stderr, child.journal)
+                return begin(setup, descriptor, stderr, life_line, child.journal)
         for child, _, *theirs in births:
             for end in theirs:
                 os.close(end)
@@ -346,7 +352,9 @@ class Agent:
             setup["depot"] = None if self._depot is None else self._depot.probe()
         read, write = os.pipe()
         os.set_blocking(read, False)
-        return Child(start.worker, Journal(), read, setup["pass_on"]), setup, descriptor, write
+        life_line, ours = os.pipe()
+        child = Child(start.worker, Journal(), read, ours, setup["pass_on"])
+        return child, setup, descriptor, write, life_line
 
     def _leave_to_child(self, births: list[Birth]) -> None:
         """In a new worker: let go of everything that is the agent's; `births`: of the others."""
@@ -357,7 +365,7 @@ class Agent:
         for end in (self._wake_read, self._wake_write, *self._descriptors, *theirs):
             os.close(end)
         for child in (*self._children.values(), *[child for child, *_ in births]):
-            os.close(child.stderr)
+            child.close()
             child.journal.memory.close()
         if self._depot is not None:
             self._depot.forget()
@@ -426,7 +434,7 @@ class Agent:
                 if len(child.tail) == before:
                     break
             self._selector.unregister(child.stderr)
-        os.close(child.stderr)
+        child.close()
         running = child.present_call() > 0
         records, begun = child.journal.read()
         loan = child.journal.loan()
@@ -445,7 +453,7 @@ class Agent:
 def main(*, polite: bool = False) -> None:
     """Entry point of the agent process: its stdin is the stream to the client.
 
-    `polite`: at SIGTERM it asks the client to let it go after the present calls.
+    `polite`: at SIGTERM it asks the client to let it go after the present calls; see also AT_ONCE.
     """
     parent = int(sys.argv[1])
     control = socket.socket(fileno=os.dup(0))
@@ -459,6 +467,7 @@ def main(*, polite: bool = False) -> None:
     agent = Agent(control, parent)
     if polite:
         signal.signal(signal.SIGTERM, agent.ask_to_leave)
+        signal.signal(AT_ONCE, agent.end_at_once)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)  # who has started us has blocked them
     worker = agent.serve()
     if worker is None:

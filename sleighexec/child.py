@@ -15,9 +15,13 @@ from sleighexec.messages import Payload
 class Child:
     """One of them, until its end is reported."""
 
-    def __init__(self, number: int, journal: Journal, stderr: int, pass_on: bool) -> None:
+    def __init__(
+        self, number: int, journal: Journal, stderr: int, life_line: int, pass_on: bool
+    ) -> None:
+        """`life_line`: our end of a pipe with which it ends."""
         self.pass_on = pass_on  # what comes from stderr
         self.number, self.journal, self.stderr = number, journal, stderr
+        self._life_line = life_line
         self.pid = 0  # before it is forked
         self.tail = bytearray()
         self.reason = ""  # why we have ended it; see Exited
@@ -26,6 +30,11 @@ class Child:
         self.still_since: float | None = None  # it stands still, and nobody has heard of that yet
         self.halts = 0  # of which our client was told
         self.halted = False  # …the last of them lasts
+
+    def close(self) -> None:
+        """Close our ends of its pipes."""
+        os.close(self.stderr)
+        os.close(self._life_line)
 
     def present_call(self) -> int:
         """The number of the call that it runs; 0: none."""

@@ -28,6 +28,9 @@ from sleighexec.session import WORKER
 from sleighexec.tlsstream import TlsStream
 from sleighexec.version import __version__
 
+# What the agent gets at the first request, the second, and later ones.
+WAYS_TO_LEAVE = (signal.SIGTERM, agent.AT_ONCE, signal.SIGKILL)
+
 
 def join(
     where: str,
@@ -84,15 +87,15 @@ def _serve(url: str, sock: Any, rest: bytes, say: Callable[[str], object]) -> in
         sys.modules["__main__"] = types.ModuleType("__main__")
         agent.main(polite=True)
         raise SystemExit
-    asked = False
+    asked = 0
 
     def leave(*_: object) -> None:
         nonlocal asked
-        again, asked = asked, True  # first of all: the next signal may come while we say so
-        if not again:
+        times, asked = asked, asked + 1  # first of all: the next signal may come while we say so
+        if not times:
             say("leaving after the present calls; once more to leave at once")
         with contextlib.suppress(ProcessLookupError):  # it has ended already
-            os.kill(child, signal.SIGKILL if again else signal.SIGTERM)
+            os.kill(child, WAYS_TO_LEAVE[min(times, 2)])
 
     for number in agent.POLITE:
         signal.signal(number, leave)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import fcntl
 import os
 import signal
 import socket
@@ -20,10 +21,20 @@ CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.
 THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB")
 
 
-def begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal) -> Worker:
-    """Become one. `setup`: see `messages.Start`."""
+def begin(
+    setup: dict[str, Any], descriptor: int, stderr: int, life_line: int, journal: Journal
+) -> Worker:
+    """Become one.
+
+    Args:
+        setup: See `messages.Start`.
+        descriptor: Of its connection.
+        stderr: Where it is to write to.
+        life_line: A pipe whose other end only the agent has.
+    """
     os.setsid()  # a Ctrl-C in the terminal is the client's business
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGPIPE):
+    _end_with(life_line)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # Not SIG_IGN, which the children of a task would inherit.
@@ -48,6 +59,23 @@ def begin(setup: dict[str, Any], descriptor: int, stderr: int, journal: Journal)
     faulthandler.register(DUMP, file=2)
     owner, keeper = map(_reached, (setup["memory"], setup["depot"]))
     return Worker(socket.socket(fileno=descriptor), journal, owner, keeper)
+
+
+def _end_with(life_line: int) -> None:
+    """Have the kernel kill us and what our calls start when the agent, by any death, closes a pipe.
+
+    Who runs C code does not see that its connection ends. Only Linux does this; a pipe for each of
+    us, since it is the end of a pipe that knows whom to kill.
+    """
+    os.set_blocking(life_line, False)
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(life_line, fcntl.F_SETOWN, -os.getpid())  # our process group
+        fcntl.fcntl(life_line, fcntl.F_SETSIG, signal.SIGKILL)
+        flags = fcntl.fcntl(life_line, fcntl.F_GETFL)
+        fcntl.fcntl(life_line, fcntl.F_SETFL, flags | os.O_ASYNC)
+    with contextlib.suppress(BlockingIOError):
+        os.read(life_line, 1)
+        os._exit(1)  # it has died before
 
 
 def _reached(memory: list[Any] | None) -> int | None:

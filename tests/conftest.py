@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -96,6 +97,15 @@ def wait_behind(gate: Path) -> None:
 def wait_until_behind(gate: Path) -> None:
     """Wait until a task has begun to: not `running`, which it is on the way to its worker."""
     wait_for(gate.with_suffix(".begun").exists, "it does not run")
+
+
+def stay_in_c_code(told: Path) -> None:
+    """For a task: start a process, tell its number and our own, and keep the interpreter."""
+    started = subprocess.Popen(["sleep", "300"])
+    draft = told.with_suffix(".draft")
+    draft.write_text(f"{os.getpid()} {started.pid}")
+    draft.rename(told)
+    re.match(r"(a+)+$", "a" * 40 + "b")  # for hours
 
 
 def in_threads(work: Callable[[int], object], numbers: Iterable[int]) -> None:

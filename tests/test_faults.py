@@ -27,7 +27,7 @@ import pytest
 
 from sleighexec import SleighExecutor, WorkerLost, current_worker, errors
 from sleighexec.engines.agents import AgentLink
-from tests.conftest import alive, plain_id, wait_for
+from tests.conftest import alive, plain_id, stay_in_c_code, wait_for
 from tests.stress.planted import SLOW_TO_RETURN, Planting
 
 WORKER_SETUP = {
@@ -285,6 +285,19 @@ def test_a_killed_agent_takes_its_workers_along_and_is_replaced(executor: Sleigh
     assert isinstance(running.exception(PATIENCE), WorkerLost)
     assert executor.submit(abs, -1).result(PATIENCE) == 1
     wait_for(lambda: not alive(worker), "the orphan ends")
+
+
+def test_a_killed_agent_takes_along_what_is_in_c_code_and_what_it_started(
+    executor: SleighExecutor, tmp_path: Path
+) -> None:
+    # A worker that keeps its interpreter does not see that its connection ends: it went on for as
+    # long as its call took, beside another one that made the same call again.
+    running = executor.submit(stay_in_c_code, tmp_path / "pids")
+    wait_for((tmp_path / "pids").exists, "the call runs")
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    os.kill(parent(pids[0]), signal.SIGKILL)
+    assert isinstance(running.exception(PATIENCE), WorkerLost)
+    wait_for(lambda: not any(map(alive, pids)), "nothing is left")
 
 
 def note(path: str, number: int) -> int:

@@ -34,7 +34,7 @@ from sleighexec.engines import joining
 from sleighexec.importer import MINOR
 from sleighexec.session import CLIENT, MONITOR, WORKER
 from sleighexec.version import __version__
-from tests.conftest import alive, wait_for
+from tests.conftest import alive, stay_in_c_code, wait_for
 
 PATIENCE = 30
 WORKER_COMMAND = [sys.executable, "-m", "sleighexec", "worker"]
@@ -238,6 +238,19 @@ def test_asked_twice_it_leaves_at_once(executor: SleighExecutor, url: str, tmp_p
         (tmp_path / "gate").touch()
         outcomes = [future.exception(PATIENCE) for future in running]
         assert sorted(map(type, outcomes), key=str) == [type(None), type(None), WorkerLost]
+
+
+def test_asked_twice_it_leaves_amid_c_code_too(run_directory: Path, tmp_path: Path) -> None:
+    with SleighExecutor(launcher=[]) as executor, Machine(executor.listen()) as machine:
+        running = executor.submit(stay_in_c_code, tmp_path / "pids")
+        wait_for((tmp_path / "pids").exists, "the call runs")
+        pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+        machine.process.terminate()
+        wait_for(lambda: "leaving" in machine.said, "it does not leave")
+        machine.process.terminate()
+        assert machine.ended() != 0
+        assert isinstance(running.exception(PATIENCE), WorkerLost)
+        wait_for(lambda: not any(map(alive, pids)), "something is left")
 
 
 @pytest.mark.once
