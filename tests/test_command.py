@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ from sleighexec import (
 from sleighexec.engines.agents import AgentLink
 from sleighexec.engines.shipping import source_for
 from sleighexec.launchers import boot
+from sleighexec.launchers.command import ProcessStreams
+from sleighexec.launchers.link import Link
 from sleighexec.messages import Need, Reply
 from sleighexec.shipped import Shipped
 from tests.conftest import alive, plain_id, wait_for, wait_for_file
@@ -298,6 +301,30 @@ def test_with_min_workers_the_pool_begins_without_who_does_not_come(
     assert "rhino: it did not answer in time" in said
 
 
+def test_a_host_that_cannot_be_stopped_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # As one whose name is being looked up. It was waited for, for seconds, under the lock.
+    ended = threading.Event()
+
+    def hang(link: Link) -> ProcessStreams:
+        ended.wait(PATIENCE)
+        raise OSError("too late")
+
+    def launch(command: Command, *_: object, timeout: float, delay: float) -> Link:
+        return Link(command.host, hang, b"", timeout=timeout, delay=delay)
+
+    monkeypatch.setattr(Command, "launch", launch)
+    monkeypatch.setattr(Link, "wait", None)
+    try:
+        places = [Local(1), Command("{agent}", name="newt")]
+        with SleighExecutor(launcher=places, min_workers=1, start_timeout=0.1) as executor:
+            assert executor.worker_count == 1
+    finally:
+        ended.set()
+    assert "newt: it did not answer within 0.1 s; start_timeout gives it longer" in caplog.text
+
+
 def test_with_too_few_workers_the_constructor_says_who_is_missing() -> None:
     places = [HERE, Command("sh -c 'echo it rains >&2; exit 5'", name="newt")]
     with pytest.raises(PoolBrokenError, match="for 1 workers only, not for 2") as caught:
@@ -330,7 +357,7 @@ class Unread:
     """A launcher whose agent does not read; it is its own handle."""
 
     host, ship, workers = "sloth", "auto", 300
-    failure = None
+    failure, ended = None, True
 
     def __init__(self) -> None:
         self.stream, self.theirs = socket.socketpair()

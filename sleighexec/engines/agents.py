@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 LEAST_PAUSE, MOST_PAUSE = 0.01, 0.5  # seconds between its looks at calls with limits
 MEMORY_PAUSE = 0.05  # where one is of memory, which can be filled fast
 EARLY = 15.0  # seconds that a batch system may end something before we take it to end
-AGENT_SECONDS = 5.0  # for the agent to read what it is told, and to end after its last worker
+AGENT_SECONDS = 5.0  # for the agent to end after its last worker
+LINK_SECONDS = 2.0  # for what still connects, and is given up, to end in order
 
 
 class AgentLink:
@@ -153,7 +154,7 @@ class AgentLink:
         # Perhaps it is no agent at all. But a worker may be there, and dead, before we have read
         # that it was started: its agent is not to go with it.
         if number == signal.SIGKILL and not worker and self.silent:
-            self._handle.kill()
+            self._give_up()
 
     def kill(self, worker: int = 0) -> None:
         """Have it kill a worker, or all, and what they started."""
@@ -179,12 +180,21 @@ class AgentLink:
     def stop(self) -> None:
         """Let it end when it has no workers any more. Nobody waits for one that has not come."""
         if self._remote and self.silent:
-            self._handle.kill()
+            self._give_up()
         else:
             self._connection.send(0, StopAgent())
 
+    def _give_up(self) -> None:
+        """It has not come, and nobody waits for it any more, nor long for its end."""
+        self._handle.kill()
+        deadline = self._connection.deadline
+        assert deadline is not None
+        self._connection.deadline = min(deadline, time.monotonic() + LINK_SECONDS)
+
     def reap(self) -> str:
         """It has hung up, or was given up: see that it ends. What became of it, in words."""
+        if self._remote:
+            return self._reap_link()
         deadline = self._connection.deadline
         given_up = deadline is not None and time.monotonic() >= deadline
         try:
@@ -192,13 +202,21 @@ class AgentLink:
             status = self._handle.wait(0 if given_up else AGENT_SECONDS)
         except TimeoutError:
             self._handle.kill()
-            with contextlib.suppress(TimeoutError):  # a name that is looked up cannot be stopped
-                self._handle.wait(AGENT_SECONDS if self._remote else None)
-            text = f"did not answer within {self._timeout:.0f} s"
-        else:
-            text = f"ended with status {status}"
-        self.failure = getattr(self._handle, "failure", None)
-        return text
+            self._handle.wait()
+            return f"did not answer within {self._timeout:.10g} s"
+        return f"ended with status {status}"
+
+    def _reap_link(self) -> str:
+        # One that has hung up has ended. One that was given up ends by itself, or never will (what
+        # looks up a name, or asks a program, cannot be stopped): nobody is to wait for it.
+        link: Any = self._handle
+        if not link.ended:
+            link.kill()
+        self.failure = link.failure
+        if self.failure is None and self.silent:
+            text = f"it did not answer within {self._timeout:.10g} s; start_timeout gives it longer"
+            self.failure = HostError(link.host, text)
+        return "ended"
 
     def wait_settled(self, deadline: float) -> bool:
         """Wait until there is an agent on the host; False: there is none, or not in time.

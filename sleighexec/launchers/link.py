@@ -98,6 +98,10 @@ class Link:
         """
         with self._lock:
             self._undo.append(step)
+        self.check()
+
+    def check(self) -> None:
+        """Raise HostError if it was killed."""
         if self.killed.is_set():
             raise HostError(self.host, "it was stopped while it was being connected")
 
@@ -119,11 +123,9 @@ class Link:
             reason = relay.serve()
             if relay.silent:
                 far_end.kill()  # there is nobody to wait for
-        except HostError as error:
-            self.failure = error
         except Exception as error:  # a thread's last resort: the engine hears of it
-            self.failure = HostError(self.host, f"{type(error).__name__}: {error}")
-            self.failure.__cause__ = error
+            if not self.killed.is_set():  # else that is why, and this is what came of it
+                self.failure = self._as_failure(error)
         finally:
             if self._far_end is not None:
                 self._status, stderr = self._far_end.close()
@@ -131,6 +133,13 @@ class Link:
             self.ended = True
             self.settled.set()
             self._control.close()
+
+    def _as_failure(self, error: Exception) -> HostError:
+        if isinstance(error, HostError):
+            return error
+        failure = HostError(self.host, f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return failure
 
     def _judge(self, reason: str, stderr: str) -> None:
         """Say why it ended."""
