@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import queue
 import shutil
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,12 @@ import pytest
 from sleighexec import SSH, errors
 from sleighexec.launchers import ssh as launcher
 from sleighexec.launchers.knownhosts import fingerprint, known
+from sleighexec.launchers.link import Link
 from sleighexec.launchers.publickeys import public
+from sleighexec.launchers.ssh import SSHStreams
 from sleighexec.launchers.sshconfig import split
 
+PATIENCE = 20
 KEY, OTHER = b"a key", b"another"
 
 
@@ -208,3 +213,30 @@ def test_a_password_that_would_be_asked_for_is_never_asked_for(tmp_path: Path) -
     for path in Path(launcher.__file__).parent.glob("*.py"):
         assert "getpass(" not in path.read_text()
         assert "input(" not in path.read_text()
+
+
+def test_a_link_that_is_killed_keeps_no_turn_and_waits_for_none() -> None:
+    # Its thread may hang for good, as where an ssh agent does not answer.
+    turns, hang = launcher.Turns(1), threading.Event()
+    holding: queue.Queue[str] = queue.Queue()
+
+    def connect(link: Link) -> SSHStreams:
+        with turns.turn(link):
+            holding.put(link.host)
+            hang.wait(PATIENCE)
+        raise OSError("too late")
+
+    links = [Link("hippo", connect, b"", timeout=PATIENCE)]
+    try:
+        assert holding.get(timeout=PATIENCE) == "hippo"
+        links += [Link(name, connect, b"", timeout=PATIENCE) for name in ("newt", "rhino")]
+        links[1].kill()
+        links[1].wait(PATIENCE)
+        assert not links[2].settled.is_set()
+        links[0].kill()
+        assert holding.get(timeout=PATIENCE) == "rhino"
+    finally:
+        hang.set()
+        for link in links:
+            link.wait(PATIENCE)
+            link.stream.close()

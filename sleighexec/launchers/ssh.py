@@ -47,12 +47,42 @@ PIECE = 64 * 1024  # bytes read at a time
 LOG = "sleighexec.ssh"  # the logger of paramiko's own messages; our errors say what matters
 logging.getLogger(LOG).addHandler(logging.NullHandler())
 
-_turns = threading.BoundedSemaphore(AT_ONCE)
+
+class Turns:
+    """So many links may connect at the same time; the others wait, as long as they live."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._changed = threading.Condition()  # guards _connecting
+        self._connecting: set[Link] = set()
+
+    @contextlib.contextmanager
+    def turn(self, link: Link) -> Iterator[None]:
+        """Raises HostError if the link is killed before its turn."""
+        link.on_kill(lambda: self._give_back(link))  # whose thread may never come back
+        with self._changed:
+            self._changed.wait_for(
+                lambda: link.killed.is_set() or len(self._connecting) < self._at_once
+            )
+            link.check()
+            self._connecting.add(link)
+        try:
+            yield
+        finally:
+            self._give_back(link)
+
+    def _give_back(self, link: Link) -> None:
+        with self._changed:
+            self._connecting.discard(link)
+            self._changed.notify_all()
+
+
+_turns = Turns(AT_ONCE)
 
 
 def _in_child() -> None:
     global _turns
-    _turns = threading.BoundedSemaphore(AT_ONCE)  # threads that have a turn are the parent's
+    _turns = Turns(AT_ONCE)  # threads that have a turn are the parent's
 
 
 if hasattr(os, "register_at_fork"):
@@ -113,7 +143,7 @@ class SSH:
         return Link(self.host, self._connect, boot.opening(self), timeout=timeout, delay=delay)
 
     def _connect(self, link: Link) -> SSHStreams:
-        with _turns, contextlib.ExitStack() as opened:
+        with _turns.turn(link), contextlib.ExitStack() as opened:
             hops = self._hops()
             transports: list[paramiko.Transport] = []
             proxy = Proxy(hops[0][1].proxy, hops[0][0]) if hops[0][1].proxy else None
