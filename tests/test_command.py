@@ -460,6 +460,19 @@ def test_a_host_that_does_not_come_again_is_given_up(
     assert "given up: newt" in caplog.text
 
 
+def test_a_host_that_is_lost_at_the_end_is_named_too(caplog: pytest.LogCaptureFixture) -> None:
+    with SleighExecutor(launcher=HERE) as executor:
+        _, agent, _ = relatives(executor)
+        running = executor.submit(time.sleep, 60)
+        wait_for(running.running, "it runs")
+        executor.shutdown(wait=False)
+        os.kill(agent, signal.SIGKILL)
+        error = running.exception(PATIENCE)
+    assert isinstance(error, WorkerLost)
+    assert "the connection ended" in error.reason
+    assert "here was lost (the connection ended" in caplog.text
+
+
 @pytest.mark.parametrize("order", [["gone", "here"], ["here", "gone"]])
 def test_a_new_size_counts_no_host_that_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, order: Any

@@ -291,22 +291,22 @@ class Hosts:
             log.warning("sleighexec: %s was lost (%s)", launcher.host, error.reason)
         return error.reason
 
-    def _lost_host(self, launcher: RemoteLauncher, failure: HostError | None) -> str:
-        """A host is gone, for now or for good; why."""
+    def _lost_host(self, launcher: RemoteLauncher, failure: HostError | None, reason: str) -> None:
+        """A host is gone, for now or for good."""
         expected = not self._places.has_come(launcher)
-        reason = "its agent ended" if failure is None else failure.reason
         if not self._places.lost(launcher, failure):
-            pause = self._places.pause(launcher)
-            text = "sleighexec: %s was lost (%s), it is tried again in %.0f s"
-            log.warning(text, launcher.host, reason, pause)
-            return reason
+            # At the end it is only if a call of it is to be made again.
+            again = f", it is tried again in {self._places.pause(launcher):.0f} s"
+            log.warning(
+                "sleighexec: %s was lost (%s)%s", launcher.host, reason, again * (not self._closing)
+            )
+            return
         self._count_unmanned()
         error = self._places.given_up[launcher]
         if expected or not self._places.usable():
             self._break(f"no worker could be started on {error}", error)
         else:
             log.warning("sleighexec: given up: %s", error)
-        return reason
 
     def _fail_boxes(self, launcher: Launcher) -> None:
         """What waits for the workers of a host that is given up will not run."""

@@ -102,9 +102,10 @@ class Losses(Recalls):
         elif agent.expired():
             reason, excused = "its time was over", bool(getattr(launcher, "again", False))
         elif is_remote(launcher):
-            idle = self._closing and not self._lines.waiting()
-            if mine and self.broken is None and not self._killing and not idle:
-                reason = self._lost_host(launcher, agent.failure)
+            reason = "its agent ended" if agent.failure is None else agent.failure.reason
+            wanted = not self._closing or self._lines.waiting() or any(w.loans for w in mine)
+            if mine and self.broken is None and not self._killing and wanted:
+                self._lost_host(launcher, agent.failure, reason)
         elif silent and not self._killing:
             self._break(f"no worker could be started: the launched command {end}", None)
         for worker in mine:
