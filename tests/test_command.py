@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import math
 import os
 import random
 import signal
@@ -257,6 +258,12 @@ def test_a_command_that_says_nothing_is_given_up_in_time() -> None:
         error = executor.submit(abs, -1).exception(PATIENCE)
     assert isinstance(error, PoolBrokenError)
     assert "newt: it did not answer in time" in str(error)
+
+
+@pytest.mark.parametrize("seconds", [30 * 86400, math.inf])
+def test_a_host_may_be_waited_for_as_long_as_one_likes(seconds: float) -> None:
+    with SleighExecutor(launcher=HERE, min_workers=1, start_timeout=seconds) as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
 
 
 def test_shutting_down_does_not_wait_for_a_host_that_does_not_come() -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -224,7 +225,7 @@ class AgentLink:
         Only for a remote launcher's, and without the lock.
         """
         link: Any = self._handle
-        link.settled.wait(max(0.0, deadline - time.monotonic()))
+        link.settled.wait(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
         return bool(link.settled.is_set() and not link.ended)
 
 

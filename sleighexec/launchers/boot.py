@@ -29,6 +29,7 @@ from sleighexec.importer import MINOR
 from sleighexec.streams import Stream
 
 MARK = b"\x02sleighexec python "
+LONGEST = 86400.0  # seconds to wait in one go: poll knows no more than some weeks
 NOISE = 64 * 1024  # bytes that a login may print before the mark
 ENDED = "the command ended before it was an agent"
 CARRIED = ("sleighexec", "cloudpickle", "tblib")  # packages of Python text only
@@ -187,5 +188,6 @@ def _send(host: str, stream: Stream, data: bytes, deadline: float) -> None:
 def _wait(host: str, descriptor: int, events: int, deadline: float) -> None:
     poll = select.poll()
     poll.register(descriptor, events)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise HostError(host, "it did not answer in time; start_timeout gives it longer")
+    while not poll.poll(min(max(0.0, deadline - time.monotonic()), LONGEST) * 1000):
+        if time.monotonic() >= deadline:
+            raise HostError(host, "it did not answer in time; start_timeout gives it longer")
