@@ -49,7 +49,7 @@ from sleighexec.messages import (
     StopAgent,
     Watch,
 )
-from sleighexec.newborn import CPUS, DUMP, begin
+from sleighexec.newborn import CPUS, DUMP, begin, raise_limit
 from sleighexec.task import KILLED, MEMORY, OOM, TIMEOUT
 from sleighexec.worker import Worker
 
@@ -463,6 +463,7 @@ def main(*, polite: bool = False) -> None:
     os.close(null)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    raise_limit()
     gc.enable()
     agent = Agent(control, parent)
     if polite:

@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import fcntl
 import os
+import resource
 import signal
 import socket
 
@@ -17,8 +18,16 @@ from sleighexec.worker import Worker
 
 DUMP = signal.SIGUSR2  # has a worker write the stacks of its threads to its stderr
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+DESCRIPTORS = resource.getrlimit(resource.RLIMIT_NOFILE)  # that a worker may have
 # What numerical libraries go by when they are loaded: BLAS in all its kinds, OpenMP, numexpr.
 THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB")
+
+
+def raise_limit() -> None:
+    """For who has descriptors of each worker: let us have as many as the system allows."""
+    _, most = DESCRIPTORS
+    with contextlib.suppress(OSError, ValueError):  # not all systems take "as many as you like"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def begin(
@@ -34,6 +43,7 @@ def begin(
     """
     os.setsid()  # a Ctrl-C in the terminal is the client's business
     _end_with(life_line)
+    resource.setrlimit(resource.RLIMIT_NOFILE, DESCRIPTORS)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGUSR1, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

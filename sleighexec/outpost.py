@@ -15,6 +15,7 @@ import sys
 import time
 
 from sleighexec import agent
+from sleighexec.newborn import raise_limit
 from sleighexec.relay import END_SECONDS, Relay
 from sleighexec.streams import Pipes
 
@@ -54,6 +55,7 @@ def fork_agent(*not_for_it: int) -> tuple[socket.socket, int, int]:
     if child:
         theirs.close()
         os.close(printed)
+        raise_limit()
         return ours, prints, child
     ours.close()
     for descriptor in (*not_for_it, prints):

@@ -10,6 +10,7 @@ import os
 import pickle
 import pickletools
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -298,6 +299,23 @@ def test_a_killed_agent_takes_along_what_is_in_c_code_and_what_it_started(
     os.kill(parent(pids[0]), signal.SIGKILL)
     assert isinstance(running.exception(PATIENCE), WorkerLost)
     wait_for(lambda: not any(map(alive, pids)), "nothing is left")
+
+
+def test_an_agent_may_have_more_descriptors_than_its_workers() -> None:
+    # It has two of each of them: many workers on one machine are not to end for want of that.
+    def limits() -> tuple[int, int, str]:
+        text = Path(f"/proc/{os.getppid()}/limits").read_text()
+        return *resource.getrlimit(resource.RLIMIT_NOFILE), text
+
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (usual // 2, most))
+    try:
+        with SleighExecutor(1) as executor:
+            ours, allowed, text = executor.submit(limits).result(PATIENCE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
+    assert (ours, allowed) == (usual // 2, most)
+    assert re.search(rf"Max open files +{most} +{most} ", text)
 
 
 def note(path: str, number: int) -> int:
