@@ -8,6 +8,7 @@ any death at the other side, the agent's socket does, and the agent takes its wo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -34,7 +35,11 @@ def main() -> None:
     if not child:
         agent.main()
         return
-    Relay(Pipes(read, write), ours, prints, far=True).serve()
+    relay = Relay(Pipes(read, write), ours, prints, far=True)
+    relay.serve()
+    if relay.fault:  # the other side only sees that we end
+        with contextlib.suppress(OSError):
+            os.write(2, f"sleighexec: {relay.fault}\n".encode())
     os.close(read)
     os.close(write)
     os._exit(agent_status(child))

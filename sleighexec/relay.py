@@ -45,10 +45,11 @@ NEAR_PATIENCE = 5.0  # seconds of silence after which a host counts as lost
 FAR_PATIENCE = 300.0  # …and after which a host gives its client up: a laptop's lid was closed
 AGENT_ENDED = "the agent ended"  # why a far end ends in order
 END_SECONDS = 2.0  # for what is on its way when a side ends
+FEW = "raise `ulimit -n` there, or have fewer workers"  # descriptors
 
 
 class LinkError(Exception):
-    """The other side of a link did something that no relay does."""
+    """The other side of a link did something that no relay does, or wants what we cannot do."""
 
 
 class Relay:
@@ -74,6 +75,7 @@ class Relay:
         self._beaten = -math.inf
         self._deadline: float | None = None  # of the end
         self.reason = ""  # why it ended
+        self.fault = ""  # …if that was no end of the stream, but something that cannot be
         self.silent = False  # …because nothing was heard any more
         self.on_heard: Callable[[], object] = lambda: None  # called at the first sign
 
@@ -84,7 +86,10 @@ class Relay:
         try:
             while not self._over():
                 self._round()
-        except (OSError, LinkError) as error:
+        except OSError as error:
+            self._end(f"the connection broke: {error}")
+        except LinkError as error:
+            self.fault = str(error)
             self._end(f"the connection broke: {error}")
         finally:
             for channel in self._channels.values():
@@ -300,7 +305,10 @@ class Relay:
             if channel is not None:
                 channel.credit = min(channel.credit + count, WINDOW)
         elif kind == OPEN and self._far and channel is None:
-            ours, theirs = socket.socketpair()
+            try:
+                ours, theirs = socket.socketpair()
+            except OSError as error:
+                raise LinkError(f"no more workers can be here ({error}): {FEW}") from error
             self._channels[number] = SocketChannel(number, ours)
             self._arrived.append(theirs.detach())
         elif kind == CLOSE and number > OUTPUT:

@@ -411,6 +411,16 @@ def test_an_agent_that_does_not_read_yet_holds_nobody_up() -> None:
         place.kill()
 
 
+def test_a_host_that_is_out_of_descriptors_says_so() -> None:
+    place = Command("{agent}", workers=60, prelude="ulimit -n 40", name="newt")
+    with SleighExecutor(launcher=place) as executor:
+        executor._engine.start()
+        wait_for(lambda: executor._engine.broken is not None, "the workers came")
+        error = executor._engine._broken_error()
+    assert "newt" in str(error)
+    assert "ulimit -n" in str(error)
+
+
 # ---------------------------------------------------------------------- deaths
 
 
