@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Guards the state of all futures whose condition does not exist yet.
-_lock = free_in_child(threading.Lock())
+LIVE = frozenset({PENDING, RUNNING})
+
+# Guards the state of all futures whose condition does not exist yet. Reentrant: the collector of
+# garbage may come wherever something is made, and run what cancels or asks another future.
+_lock = free_in_child(threading.RLock())
 
 
 class Group(Protocol):
@@ -99,10 +102,11 @@ class SleighFuture(Future[T]):
             if self._engine.forked:
                 return self._condition_in_child()
             if self._made_condition is None:
+                waiters, callbacks, condition = [], [], threading.Condition()
                 with _lock:
                     if self._made_condition is None:
-                        self._waiters, self._done_callbacks = [], []
-                        self._made_condition = threading.Condition()
+                        self._waiters, self._done_callbacks = waiters, callbacks
+                        self._made_condition = condition
                 self._engine.attend()
             return self._made_condition
 
@@ -256,8 +260,8 @@ class SleighFuture(Future[T]):
     def _tell_cancelled(self) -> None:
         """It has become cancelled: tell everybody."""
         with _lock:
-            condition = self._made_condition
-            self._drop_call()
+            condition, call = self._made_condition, self._taken_call()
+        del call  # without the lock: its end may run anything
         if condition is not None:
             with condition:
                 for waiter in self._waiters:
@@ -339,12 +343,14 @@ class SleighFuture(Future[T]):
 
     def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
         with _lock:
-            self._definition = self._item = None  # see _drop_call
-            self._needs = ()
+            if self._state not in LIVE:  # its pool was broken before this came
+                return
+            call = self._taken_call()
             quick = self._made_condition is None
             if quick:
                 self._result, self._exception = value, error
                 self._state = FINISHED
+        del call  # without the lock: its end may run anything
         if quick:
             if self._bells:
                 self._ring()
@@ -370,11 +376,13 @@ class SleighFuture(Future[T]):
         return [], self._lose
 
     def _lose(self) -> None:
-        if self._definition is not None:  # else it was told before that the pool is broken
+        if not self.done():  # else it was told before that the pool is broken
             self.deliver(0, None, lost_error(self.parts(), self._losses))
 
     def _die(self) -> None:
         with _lock:
+            if self._state not in LIVE:
+                return
             self._state = CANCELLED_AND_NOTIFIED
         self._tell_cancelled()
 
@@ -383,7 +391,7 @@ class SleighFuture(Future[T]):
 
     def fail(self, error: Callable[[], BaseException]) -> None:
         with _lock:
-            if self._state not in (PENDING, RUNNING):
+            if self._state not in LIVE:
                 return
             self._state = RUNNING  # cancel() must say no from here on
         self.deliver(0, None, error())
@@ -391,10 +399,15 @@ class SleighFuture(Future[T]):
     def withdraw(self) -> None:
         self.cancel()
 
-    def _drop_call(self) -> None:
-        # The arguments belong to their owner again.
+    def _taken_call(self) -> Any:
+        """The arguments, which belong to their owner again: we have them no more. Under the lock.
+
+        Its definition goes with them, which nothing but the executor's table keeps.
+        """
+        call = self._definition, self._item, self._needs
         self._definition = self._item = None
         self._needs = ()
+        return call
 
 
 class _Unneeded:
@@ -439,7 +452,7 @@ class Chunk:
         return definition, tuple(needs), form, [items[0] for *_, items, _ in calls], settings
 
     def called(self) -> Definition | None:
-        return self._futures[0].called()
+        return next(filter(None, [future.called() for future in self._futures]), None)
 
     def advance(self, most: int) -> tuple[SleighFuture[Any], int, int, bool]:
         return self._futures.pop(0), 0, 1, not self._futures

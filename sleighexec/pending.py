@@ -39,7 +39,8 @@ class Arrivals:
 
     def __init__(self, engine: Engine, meter: Meter | None = None) -> None:
         self._engine, self.meter = engine, meter
-        self._lock = free_in_child(threading.Lock())  # guards _waiters
+        # Guards _waiters; reentrant, as the lock of futures and for its reason.
+        self._lock = free_in_child(threading.RLock())
         self._waiters: list[_Waiter] = []
         self._wanted: float = math.inf  # the least number of arrivals that one of them wants
         self.all: list[SleighFuture[Any]] = []

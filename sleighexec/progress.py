@@ -108,7 +108,9 @@ class Meter:
             if self._display is None:
                 self._display = self._make()
             use(self._display)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # SystemExit too must not keep a result from who waits for it
             log.exception("progress cannot be shown")
             self._display, self._make = None, _Nothing
 

@@ -8,6 +8,7 @@ import functools
 import gc
 import operator
 import os
+import pickle
 import reprlib
 import sys
 import threading
@@ -1257,6 +1258,53 @@ def test_a_child_that_a_call_forks_ends_where_it_comes_out_of_it(
     for future in [executor.submit(fork), executor.submit(fork)]:
         assert future.result(PATIENCE) == expected
     assert executor.submit(abs, -2).result(PATIENCE) == 2
+
+
+class Watched(bytearray):
+    """Asks a future when it goes."""
+
+    def __init__(self, size: int, future: Future[Any]) -> None:
+        super().__init__(size)
+        self.future = future
+
+    def __del__(self) -> None:
+        self.future.add_done_callback(lambda future: None)
+
+
+class Wrapped:
+    """Travels as bytes, which stay in a buffer of ours until then."""
+
+    def __init__(self, buffer: Watched) -> None:
+        self.buffer = buffer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return bytes, (pickle.PickleBuffer(self.buffer),)
+
+
+@pytest.mark.timeout(30)
+def test_what_goes_when_a_call_ends_may_ask_a_future() -> None:
+    with SleighExecutor(1) as executor:
+        other = executor.submit(time.sleep, 0.1)
+        assert executor.submit(len, Wrapped(Watched(100_000, other))).result(PATIENCE) == 100_000
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+
+
+@pytest.mark.timeout(30)
+def test_garbage_that_cancels_calls_may_be_collected_at_any_time(
+    executor: SleighExecutor,
+) -> None:
+    """An imap that nobody wants any more cancels its calls, while another future is asked."""
+    before = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        for _ in range(200):
+            circle: list[Any] = [executor.imap(abs, [1, 2])]
+            circle.append(circle)
+            for future in [executor.submit(abs, number) for number in range(20)]:
+                future.add_done_callback(lambda future: None)
+    finally:
+        gc.set_threshold(*before)
+    assert executor.submit(abs, -1).result(PATIENCE) == 1
 
 
 def test_a_million_pending_tasks_could_wait(executor: SleighExecutor) -> None:

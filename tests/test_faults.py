@@ -654,3 +654,21 @@ def test_a_worker_that_ends_while_its_agent_reads_it_is_no_trouble() -> None:
         out, err = agent.communicate(timeout=PATIENCE)
     assert out.splitlines() == ["served to the end"], err
     assert err == "bye"
+
+
+def rest_a_little(number: int) -> int:
+    time.sleep(0.001)
+    return number
+
+
+def test_no_outcome_changes_after_a_crash_has_broken_the_pool() -> None:
+    """What other workers have sent meanwhile is not wanted any more."""
+    for _ in range(5):
+        executor = SleighExecutor(3, on_crash="break")
+        futures = [executor.submit(rest_a_little, number) for number in range(60)]
+        with contextlib.suppress(errors.PoolBrokenError):  # it may be broken already
+            futures.append(executor.submit(os._exit, 1))
+            futures += [executor.submit(rest_a_little, number) for number in range(60)]
+        first = [future.exception(PATIENCE) for future in futures]
+        executor.shutdown()
+        assert [future.exception(0) for future in futures] == first

@@ -642,3 +642,11 @@ def test_a_busy_pool_of_joined_machines_can_be_resized(executor: SleighExecutor,
     wait_for(lambda: executor.worker_count == 4, "the pool has not shrunk")
     assert [rank for rank, *_ in executor.eachWorker(family)] == [0, 1, 4, 5]
     assert list(executor.map(abs, range(-100, 0))) == list(range(100, 0, -1))
+
+
+def test_calls_in_one_chunk_with_a_cancelled_one_are_told_when_nobody_comes() -> None:
+    executor = SleighExecutor(launcher=[])
+    pending = executor.eachElem(abs, range(4), chunkSize=2, blocking=False)
+    assert pending[0].cancel()
+    executor.shutdown()
+    assert all(future.done() for future in pending)

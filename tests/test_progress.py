@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -78,12 +79,25 @@ def test_a_constructor_shows_all_and_a_view_may_show_none() -> None:
     s.stop()
 
 
-def test_a_function_that_fails_costs_no_result(executor: SleighExecutor, caplog: Any) -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+@pytest.mark.parametrize("done", [0, 5])
+@pytest.mark.timeout(30)
+def test_a_function_that_fails_costs_no_result(
+    executor: SleighExecutor, caplog: Any, error: type[BaseException], done: int
+) -> None:
     def fail(progress: Progress) -> None:
-        raise ValueError("not today")
+        if progress.done >= done:
+            raise error("not today")
 
-    assert list(executor.options(progress=fail).map(abs, range(100))) == list(range(100))
-    assert [record.message for record in caplog.records] == ["progress cannot be shown"]
+    view = executor.options(progress=fail)
+    for results in (view.map(rest, range(100)), view.eachElem(rest, range(100))):
+        assert list(results) == list(range(100))
+    assert [record.message for record in caplog.records] == ["progress cannot be shown"] * 2
+
+
+def rest(number: int) -> int:
+    time.sleep(0.005)
+    return number
 
 
 def test_a_function_may_cancel_what_it_is_told_about(executor: SleighExecutor) -> None:

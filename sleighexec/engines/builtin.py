@@ -658,6 +658,8 @@ class BuiltinEngine(Losses):
                 agent.watch(limits)
 
     def _answered(self, worker: WorkerLink, payload: Payload) -> None:
+        if self.broken is not None:  # everybody is told that
+            return
         if done := worker.read(payload):
             self._failed_starts = 0
             self.server.defer(deliver, done)
