@@ -469,7 +469,8 @@ def main(*, polite: bool = False) -> None:
     if polite:
         signal.signal(signal.SIGTERM, agent.ask_to_leave)
         signal.signal(AT_ONCE, agent.end_at_once)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, POLITE)  # who has started us has blocked them
+    # Who has started us may have blocked any, and at least POLITE if we are; workers inherit this.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     worker = agent.serve()
     if worker is None:
         os._exit(0)  # nothing of ours needs an orderly end, and that takes 10 ms

@@ -28,6 +28,7 @@ import pytest
 
 from sleighexec import SleighExecutor, WorkerLost, current_worker, errors
 from sleighexec.engines.agents import AgentLink
+from tests import scripts
 from tests.conftest import alive, plain_id, stay_in_c_code, wait_for
 from tests.stress.planted import SLOW_TO_RETURN, Planting
 
@@ -299,6 +300,26 @@ def test_a_killed_agent_takes_along_what_is_in_c_code_and_what_it_started(
     os.kill(parent(pids[0]), signal.SIGKILL)
     assert isinstance(running.exception(PATIENCE), WorkerLost)
     wait_for(lambda: not any(map(alive, pids)), "nothing is left")
+
+
+def test_signals_that_the_caller_blocks_reach_agent_and_workers(tmp_path: Path) -> None:
+    """A program of its own: who blocks SIGCHLD must not make its agent deaf."""
+    lines = scripts.run(
+        """
+        import os, signal, time
+        from sleighexec import SleighExecutor
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with SleighExecutor(1) as executor:
+            print(executor.submit(signal.pthread_sigmask, signal.SIG_BLOCK, ()).result(20))
+            print(type(executor.submit(os._exit, 3).exception(20)).__name__)
+            late = executor.options(timeout=0.1).submit(time.sleep, 60)
+            print(type(late.exception(20)).__name__)
+            print(executor.submit(abs, -3).result(20))
+        """,
+        tmp_path,
+    )
+    assert lines == ["set()", "WorkerLost", "TaskTimeoutError", "3"]
 
 
 def test_an_agent_may_have_more_descriptors_than_its_workers() -> None:
