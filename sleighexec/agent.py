@@ -283,38 +283,41 @@ class Agent:
         """End the workers whose calls have taken more than they may."""
         now = time.monotonic()
         for child in list(self._children.values()):
+            if child.next_step is not None and child.journal.begun() != child.overdue:
+                child.next_step = None  # that call has ended by itself, and this one is innocent
             if child.next_step is not None:
                 seen, child.seen = child.seen, len(child.tail)
-                written = child.next_step[2] == signal.SIGTERM and 0 < child.seen == seen
+                written = child.next_step[1] == signal.SIGTERM and 0 < child.seen == seen
                 if child.next_step[0] <= now or written:
                     self._step(child, now)
                 continue
             end, size = child.journal.limits()
-            if end and end <= now and (call := child.present_call()):
-                child.next_step = (now, call, DUMP)
+            if end and end <= now:
+                child.overdue, child.next_step = child.journal.begun(), (now, DUMP)
                 self._step(child, now)
                 continue
             large = size and child.resident() > size
-            if large and (call := child.present_call()) and self._hold(child, call):
+            if large and self._hold(child, child.journal.begun()):
                 child.reason = MEMORY
                 child.kill()
 
     def _step(self, child: Child, now: float) -> None:
         """On the way of a call that takes too long: its stack, then SIGTERM, then SIGKILL."""
         assert child.next_step is not None
-        _, call, number = child.next_step
+        _, number = child.next_step
         child.next_step = None
+        if not self._hold(child, child.overdue):
+            return
         if number == signal.SIGKILL:
             child.kill()
-        elif self._hold(child, call):
-            if number == DUMP:
-                child.next_step = (now + DUMP_SECONDS, call, signal.SIGTERM)
-                del child.tail[:]  # the report is to begin with the stack
-            else:
-                child.reason = TIMEOUT
-                child.next_step = (now + TERM_SECONDS, call, signal.SIGKILL)
-            child.signal(number)
-            child.signal(signal.SIGCONT)
+            return
+        if number == DUMP:
+            child.next_step = (now + DUMP_SECONDS, signal.SIGTERM)
+            del child.tail[:]  # the report is to begin with the stack
+        else:
+            child.next_step = (now + TERM_SECONDS, signal.SIGKILL)
+        child.signal(number)
+        child.signal(signal.SIGCONT)
 
     def _fork(self, starts: list[tuple[Start, int]]) -> Worker | None:
         """Start workers, each with its end of a connection; in one of them, what it is to run."""
@@ -435,7 +438,9 @@ class Agent:
                     break
             self._selector.unregister(child.stderr)
         child.close()
-        running = child.present_call() > 0
+        running = child.present_call()
+        if running and running == child.overdue and not child.reason:
+            child.reason = TIMEOUT  # at whichever step it has died
         records, begun = child.journal.read()
         loan = child.journal.loan()
         printed = child.journal.text.read() if running else b""

@@ -26,7 +26,8 @@ class Child:
         self.tail = bytearray()
         self.reason = ""  # why we have ended it; see Exited
         self.seen = 0  # bytes of the tail at the last look
-        self.next_step: tuple[float, int, int] | None = None  # when, for which call, which signal
+        self.overdue = 0  # the last call that has taken too long, so that we have it end
+        self.next_step: tuple[float, int] | None = None  # to that: when, by which signal
         self.still_since: float | None = None  # it stands still, and nobody has heard of that yet
         self.halts = 0  # of which our client was told
         self.halted = False  # …the last of them lasts

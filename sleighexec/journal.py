@@ -41,6 +41,10 @@ class Journal:
         end, size = (words.get(self.memory, at * words.SIZE) for at in (DEADLINE, MOST))
         return end / 1e9, size
 
+    def begun(self) -> int:
+        """The number of calls begun: unlike `read`, also while the worker writes."""
+        return words.get(self.memory, BEGUN * words.SIZE)
+
     def halt(self, count: int) -> None:
         """Have the worker, which stands still, ask before it begins another call."""
         words.put(self.memory, HALT * words.SIZE, count)

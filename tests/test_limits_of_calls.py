@@ -94,6 +94,53 @@ def test_a_timeout_costs_no_other_call() -> None:
                 assert future.result(PATIENCE) == 0
 
 
+def exit_at_sigterm() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("asked to end"))
+
+
+def wakeful(seconds: float) -> float:
+    """Its thread need not be the one that the system has take the signal."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+    return seconds
+
+
+def test_a_call_that_ends_at_sigterm_costs_not_the_next_one() -> None:
+    """Which its worker runs when the time for SIGKILL has come."""
+    with SleighExecutor(1, initializer=exit_at_sigterm) as executor:
+        slow = executor.options(timeout=0.1).submit(wakeful, 60)
+        innocent = executor.submit(sleeper, 2.3)
+        with pytest.raises(SystemExit, match="asked to end"):
+            slow.result(PATIENCE)
+        assert innocent.result(PATIENCE) == 2.3
+        with pytest.raises(WorkerLost, match="SIGSEGV"):
+            executor.submit(die, signal.SIGSEGV).result(PATIENCE)
+
+
+def test_a_call_that_follows_one_that_took_too_long_has_its_own_time() -> None:
+    with SleighExecutor(1, timeout=0.1, initializer=exit_at_sigterm) as executor:
+        calls = [executor.submit(wakeful, 60) for _ in range(3)]
+        for call in calls:
+            with pytest.raises(SystemExit):
+                call.result(PATIENCE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+def test_a_death_at_any_step_of_a_timeout_is_one(number: int, tmp_path: Any) -> None:
+    def work() -> None:
+        with open(tmp_path / "tries", "a") as file:
+            file.write("x")
+        signal.signal(number, signal.SIG_DFL)
+        sleeper(60)
+
+    with SleighExecutor(1, timeout=0.1, retries=1) as executor:
+        with pytest.raises(TaskTimeoutError):
+            executor.submit(work).result(PATIENCE)
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+    assert (tmp_path / "tries").read_text() == "x"
+
+
 def test_waiting_does_not_count() -> None:
     with SleighExecutor(1) as executor:
         slow = executor.submit(sleeper, 0.6)
