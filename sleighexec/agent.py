@@ -173,6 +173,8 @@ class Agent:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors = array.array("i")
                 descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+                for descriptor in descriptors:  # not for programs that a task starts
+                    os.set_inheritable(descriptor, False)
                 self._descriptors.extend(descriptors)
         if count == 0:
             self.die()

@@ -417,6 +417,20 @@ def test_what_tasks_started_goes_with_their_worker() -> None:
     wait_for(lambda: not alive(pid), "the child of the task ends")
 
 
+def test_programs_that_a_task_starts_inherit_no_descriptor_of_ours() -> None:
+    def inheritable() -> list[str]:
+        numbers = [int(number) for number in os.listdir("/proc/self/fd") if int(number) > 2]
+        links = {n: f"/proc/self/fd/{n}" for n in numbers if os.path.exists(f"/proc/self/fd/{n}")}
+        return [os.readlink(link) for number, link in links.items() if os.get_inheritable(number)]
+
+    def become_another() -> None:
+        os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(100)"])
+
+    with SleighExecutor(1) as executor:
+        assert executor.submit(inheritable).result(PATIENCE) == []
+        assert isinstance(executor.submit(become_another).exception(PATIENCE), WorkerLost)
+
+
 def test_much_and_binary_output_harms_nothing(
     executor: SleighExecutor, capfd: pytest.CaptureFixture[str]
 ) -> None:
