@@ -191,6 +191,8 @@ class Agent:
                         child.kill()
                     else:
                         child.signal(message.signal)
+                        if message.signal == signal.SIGTERM:  # who stands still is to end as well
+                            child.signal(signal.SIGCONT)
         elif type(message) is KillCall:
             for child in list(self._children.values()):
                 if child.number == message.worker and self._hold(child, message.call):

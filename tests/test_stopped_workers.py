@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sleighexec import SleighExecutor, WorkerLost
-from tests.conftest import wait_for
+from tests.conftest import wait_behind, wait_for, wait_until_behind
 from tests.stress.chaos import Chaos
 from tests.stress.planted import IMPATIENT, Planting
 
@@ -111,6 +111,25 @@ def test_the_time_of_a_stopped_call_goes_on(impatient: SleighExecutor) -> None:
     future = impatient.options(timeout=0.5).submit(stop_for_long)
     assert isinstance(future.exception(PATIENCE), TimeoutError)
     assert impatient.submit(abs, -1).result(PATIENCE) == 1
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_stopped_worker_ends_when_all_are_terminated(seen: bool, tmp_path: Path) -> None:
+    executor = SleighExecutor(launcher=Planting(IMPATIENT, 1))
+    try:
+        pid = executor.submit(os.getpid).result(PATIENCE)
+        future = executor.submit(wait_behind, tmp_path / "gate")
+        wait_until_behind(tmp_path / "gate")
+        if seen:
+            stop(executor, pid)
+        else:
+            os.kill(pid, signal.SIGSTOP)
+        executor.terminate_workers()
+        error = future.exception(10)
+        assert isinstance(error, WorkerLost)
+        assert error.signal == signal.SIGTERM
+    finally:
+        executor.kill_workers()
 
 
 @pytest.mark.parametrize("seen", [False, True])
