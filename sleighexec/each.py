@@ -64,7 +64,9 @@ class EachCalls:
             elementArgs: One column of elements (any iterable), or a list of columns: call i gets
                 item i of each. The shortest column says how many calls there are.
             fixedArgs: What each call gets after its elements: a list of arguments, or one argument.
-                Those of a megabyte and more are shared (see `share`), and so is such a `fun`.
+                Those of a megabyte and more travel once, and so does such a `fun`; each call has
+                its own all the same, but for big buffers: such arrays are read-only. To have it
+                unpickled once only, as a big dict should be, give a handle of `share`.
             type: "invoke" calls `fun`; "define" leaves it under its name in the `__main__` of
                 workers; "eval", for strings, evaluates it there: it sees SleighArgs, and gives its
                 value or what it leaves in SleighValue.

@@ -391,11 +391,11 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException
     ) -> SleighFuture[Any]:
         """The future of a call that could not be pickled."""
-        error = not_pickled(named(fn), error, unpicklable(self._functions, args, kwargs))
+        what = unpicklable(self._functions, args, kwargs)
         self._engine.put(())  # raises what a submit would raise now
         apply, settings = self._functions.apply, self._settings
         future: SleighFuture[Any] = SleighFuture(self._engine, apply, (), PLAIN, (), settings)
-        future.fail(lambda: error)
+        future.fail(partial(not_pickled, named(fn), error, what))
         return future
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
@@ -422,7 +422,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         whole = chunk_size > 1 and any([simple_form(row) is None for row in rows])
         by_key = definition is not None and not whole
         futures: list[SleighFuture[Any]] = []
-        failed: list[tuple[int, BaseException]] = []
+        failed: list[tuple[int, Callable[[], BaseException]]] = []
         for row in rows:
             future: SleighFuture[Any]
             if by_key and (simple := simple_form(row)) is not None:
@@ -438,12 +438,12 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
                 except Exception as error:
                     needs = ()
                     what = unpicklable(functions, row, {})
-                    failed.append((len(futures), not_pickled(named(fn), error, what)))
+                    failed.append((len(futures), partial(not_pickled, named(fn), error, what)))
                 future = SleighFuture(engine, known, needs, form, item, settings, group)
             futures.append(future)
         group.submitted(futures)
         for index, problem in failed:
-            futures[index].fail(partial(lambda error: error, problem))
+            futures[index].fail(problem)
         sent = [future for future in futures if future._item is not None] if failed else futures
         starts = range(0, len(sent), chunk_size)
         tasks = sent if chunk_size == 1 else [Chunk(sent[i : i + chunk_size]) for i in starts]

@@ -142,7 +142,7 @@ class SleighFuture(Future[T]):
 
     def done(self) -> bool:
         """Whether it has ended: returned, failed or cancelled."""
-        return self._state not in (PENDING, RUNNING)
+        return self._state not in LIVE
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
