@@ -48,7 +48,7 @@ class Connection:
         self.decoder = wire.Decoder()
         self.handshake: Handshake | None = None
         self.shaking = False  # TLS is not agreed on yet
-        self.pending = getattr(sock, "pending", None)  # bytes of which no selector tells
+        self.pending = getattr(sock, "pending", None)  # bytes of which no poll tells
         self.rest = b""  # what came behind the handshake
         self.identity = ""  # by which it is known after it has connected again, if it said so
         self.door: Door | None = None  # where it came in
@@ -76,7 +76,7 @@ class Connection:
         self.server._time(self)
 
     def has_more(self) -> bool:
-        """Whether bytes have come of which no selector tells."""
+        """Whether bytes have come of which no poll tells."""
         return self.pending is not None and not self.closed and self.pending() > 0
 
     # ------------------------------------------------------------------ shared memory
@@ -206,14 +206,14 @@ class Connection:
         try:
             if len(pieces) == 1:
                 sent = self.socket.send(pieces[0])
+                if sent == len(pieces[0]):
+                    return
             else:
                 sent = self.socket.sendmsg(pieces[:MAX_PIECES])
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:  # the loop will read the end of it, and say so
             self.server._wake_for(self)
-            return
-        if len(pieces) == 1 and sent == len(pieces[0]):
             return
         self._keep(pieces)
         self._drop_sent(sent)
@@ -222,8 +222,10 @@ class Connection:
 
     def handle(self, messages: list[tuple[int, Any]]) -> None:
         """Do what came in one piece. The replies go out in one piece too."""
-        if len(messages) > 1:
-            self._held = []
+        if len(messages) == 1:
+            self.handler(self, *messages[0])
+            return
+        self._held = []
         try:
             for tag, message in messages:
                 self.handler(self, tag, message)

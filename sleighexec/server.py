@@ -1,6 +1,6 @@
-"""One space, its connections, and one selectors loop that serves them.
+"""One space, its connections, and one loop that serves them.
 
-    thread "sleigh-server":  select ─▶ read ─▶ handler ─▶ Space ─▶ effects ─▶ send what can be sent
+    thread "sleigh-server":  poll ─▶ read ─▶ handler ─▶ Space ─▶ effects ─▶ send what can be sent
     any other thread:                  lock ─▶ Space ─▶ effects ─▶ send what can be sent
     who waits for a lone reply:        lent the loop: it does what the thread does, and saves a hop
 
@@ -19,7 +19,6 @@ import contextlib
 import errno
 import logging
 import os
-import selectors
 import socket
 import struct
 import threading
@@ -36,6 +35,7 @@ from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.interrupts import QuietLock
 from sleighexec.limits import Limits
 from sleighexec.messages import Request
+from sleighexec.polling import READ, WRITE, Poller
 from sleighexec.space import Effects, Space
 
 if TYPE_CHECKING:
@@ -98,11 +98,11 @@ class Server:
         self._spare: socket.socket | None = None  # a descriptor for telling that there is no other
         self._quiet_until, self._unlogged = 0.0, 0
         self._deferred: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._selector = selectors.DefaultSelector()
+        self._poller = Poller()
         self._waker, self._wakened = socket.socketpair()
         self._waker.setblocking(False)
         self._wakened.setblocking(False)
-        self._selector.register(self._wakened, selectors.EVENT_READ, None)
+        self._poller.watch(self._wakened.fileno(), READ)
         self._to_watch: list[Connection] = []
         self._sleeps_until: float | None = None
         self._thread: threading.Thread | None = None
@@ -161,7 +161,7 @@ class Server:
             connection.socket.close()
         for door in self._doors.values():
             door.socket.close()
-        for thing in (self._selector, self._waker, self._wakened, self._spare):
+        for thing in (self._poller, self._waker, self._wakened, self._spare):
             if thing is not None:
                 thing.close()
         if self._pool is not None:
@@ -219,17 +219,21 @@ class Server:
             self._spare = self._spare or socket.socket()
             door = Door(sock, key, binding, limits or Limits(), admit, context)
             self._doors[sock.fileno()] = door
-            self._selector.register(sock, selectors.EVENT_READ, sock)
+            self._poller.watch(sock.fileno(), READ)
             self._wake()
 
     def release(self, connection: Connection) -> Any:
         """Serve it no more; its socket, which is the caller's from now on. Under the lock."""
         connection.closed = True
         self._timed.pop(connection, None)
-        self._connections.pop(connection.socket.fileno(), None)
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(connection.socket)
+        self._forget(connection)
         return connection.socket
+
+    def _forget(self, connection: Connection) -> None:
+        """Its descriptor may be another one's soon."""
+        descriptor = connection.socket.fileno()
+        if self._connections.pop(descriptor, None) is not None:
+            self._poller.leave(descriptor)
 
     def apply(self, connection: Any, tag: int, request: Request) -> None:
         """The usual handler: ask the space, and tell everybody what comes of it."""
@@ -340,7 +344,7 @@ class Server:
                 if left == 0:
                     break
                 wait = self._prepare(left)
-                events = self.lock.undisturbed.wait(self._selector.select, wait)
+                events = self.lock.undisturbed.wait(self._poller.wait, wait)
                 try:
                     self._handle(events or [])
                 except BaseException as error:
@@ -359,12 +363,12 @@ class Server:
 
         Only for the thread that serves; a callback that waits for something calls it again.
         """
-        self._handle(self._selector.select(self._prepare(timeout)))
+        self._handle(self._poller.wait(self._prepare(timeout)))
 
     # Who serves is the loop's own thread, or undisturbed already: it takes the lock as it is.
 
     def _prepare(self, timeout: float | None) -> float | None:
-        """Before waiting: tell the selector for what; how many seconds."""
+        """Before waiting: tell the poller for what; how many seconds."""
         with self.lock.inner:
             if timeout is None and not (self._deferred or self.closing or self._is_timed()):
                 wait = self._sleeps_until = None
@@ -376,21 +380,21 @@ class Server:
                 self._to_watch.clear()
         return wait
 
-    def _handle(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
+    def _handle(self, events: list[tuple[int, int]]) -> None:
         """Do what there is to do."""
         with self.lock.inner:
             self._sleeps_until = 0.0  # awake
-            for key, mask in events:
-                if type(key.data) is Connection:
-                    if mask & selectors.EVENT_WRITE:
-                        self._flush(key.data)
-                    if mask & selectors.EVENT_READ or key.data.has_more():
-                        self._read(key.data)
-                elif key.data is None:
+            for descriptor, events_of_it in events:
+                if (connection := self._connections.get(descriptor)) is not None:
+                    if events_of_it != READ:
+                        self._flush(connection)
+                    if events_of_it != WRITE or connection.has_more():
+                        self._read(connection)
+                elif descriptor in self._doors:
+                    self._accept(descriptor)
+                elif descriptor == self._wakened.fileno():
                     with contextlib.suppress(BlockingIOError):
                         self._wakened.recv(4096)
-                elif key.fd in self._doors:
-                    self._accept(key.fd)
             if self._is_timed():
                 self._keep_time(time.monotonic())
             if self.after_round is not None:
@@ -427,7 +431,7 @@ class Server:
         if self._deferred or self.closing:
             times.append(now)
         self._sleeps_until = min(times) if times else None
-        # Not for ever in one go: a selector knows no more than some weeks.
+        # Not for ever in one go: the system knows no more than some weeks.
         return None if self._sleeps_until is None else min(max(0.0, self._sleeps_until - now), 3600)
 
     def _flush(self, connection: Connection) -> None:
@@ -545,7 +549,7 @@ class Server:
         with contextlib.suppress(OSError):
             self._spare = socket.socket()
         if self._spare is None:  # somebody else was quicker: let them wait a little
-            self._selector.unregister(listener)
+            self._poller.leave(listener.fileno())
             self._accept_again = time.monotonic() + ACCEPT_PAUSE
 
     def _time(self, connection: Connection) -> None:
@@ -569,22 +573,18 @@ class Server:
                 self._close(connection)
         if self._accept_again is not None and self._accept_again <= now:
             self._accept_again = None
-            for door in self._doors.values():
-                with contextlib.suppress(KeyError):  # those that were not paused
-                    self._selector.register(door.socket, selectors.EVENT_READ, door.socket)
+            for descriptor in self._doors:
+                self._poller.watch(descriptor, READ)
 
     def _watch(self, connection: Connection) -> None:
-        """Tell the selector what this connection waits for."""
+        """Tell the poller what this connection waits for."""
         if connection.closed:
             return
-        events = selectors.EVENT_READ if connection.waiting_replies is None else 0
+        events = READ if connection.waiting_replies is None else 0
         if connection.waiting_out:
-            events |= selectors.EVENT_WRITE
+            events |= WRITE
         try:
-            if connection.socket in self._selector.get_map():
-                self._selector.modify(connection.socket, events, connection)
-            else:
-                self._selector.register(connection.socket, events, connection)
+            self._poller.watch(connection.socket.fileno(), events)
         except (OSError, ValueError):
             self._close(connection)
 
@@ -594,9 +594,7 @@ class Server:
         connection.closed = True
         connection.drop_unsent()
         self._timed.pop(connection, None)
-        self._connections.pop(connection.socket.fileno(), None)
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(connection.socket)
+        self._forget(connection)
         connection.socket.close()
         if self._pool is not None:
             self._pool.lost(connection.number)
@@ -616,7 +614,7 @@ class Server:
                 self._spare.close()
             if self._pool is not None:
                 self._pool.close()
-            self._selector.close()
+            self._poller.close()
             self._waker.close()
             self._wakened.close()
             for local in self._locals:

@@ -58,6 +58,7 @@ LADDER = [
     "textfile",
     "workspace",
     "connections",
+    "polling",
     "server",
     "inprocess",
     "clerk",
