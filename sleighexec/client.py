@@ -361,26 +361,30 @@ class SocketConnection:
             )
 
     def _read_as_leader(self, seconds: float | None = None) -> None:
+        """Read once, and be the reader no more. What a signal handler raises is the caller's."""
         amid = False  # of what has come
         try:
-            if self._is_there(seconds):
-                amid = True
-                count = self._socket.recv_into(self._decoder.buffer())
-                if count == 0:
-                    raise ConnectionLostError("the server closed the connection")
-                messages = self._decoder.received(count)
-                with self._lock:
-                    for tag, message in messages:
-                        self._file(tag, message)
-            amid = False
+            if not self._is_there(seconds):
+                self._read_no_more()
+                return
+            amid = True
+            count = self._socket.recv_into(self._decoder.buffer())
+            if count == 0:
+                raise ConnectionLostError("the server closed the connection")
+            messages = self._decoder.received(count)
+            with self._lock:
+                for tag, message in messages:
+                    self._file(tag, message)
+                self._reader = 0
+                if self._sleepers:
+                    self._state.notify_all()
         except (OSError, ValueError, ProtocolError) as error:
             self._lose(error)
+            self._read_no_more()
         except BaseException as error:  # of a signal handler
             if amid:
                 self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was read"))
             raise
-        finally:
-            self._read_no_more()
 
     def _read_no_more(self) -> None:
         """If this thread reads, another one may."""

@@ -43,7 +43,7 @@ class Payload:
     def size_bytes(self) -> int:
         if not self.buffers:
             return len(self.head)
-        return len(self.head) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        return len(self.head) + sum([memoryview(buffer).nbytes for buffer in self.buffers])
 
 
 # Messages are no dataclasses: to make these thirty would take as long as to start the interpreter.

@@ -35,6 +35,8 @@ HEADER = struct.Struct("!BBHIQQQ")
 SIZE = struct.Struct("!Q")
 _SMALL = struct.Struct(HEADER.format + "Q")  # what is before the only buffer and its head
 SMALL = _SMALL.size
+_START = struct.Struct("!BBHI")  # the first eight bytes of a header…
+_AS_WORDS = struct.Struct("!5Q")  # …and a small frame read with these as one number
 MAX_HEAD = 64 * 1024  # bytes of JSON
 SHORT_HEAD = 256  # bytes: such ones are remembered with what they mean
 MAX_DEPTH = 8  # lists in lists of a head; we need four
@@ -62,6 +64,7 @@ class _Form:
         defaults: What these are where a head does not say it.
         usual: The values of these for which the head is absent, None if there are none.
         small: Whether its frame may be but header, size and buffer.
+        bare: Whether there is nothing else that it could have.
         make: The message of such a frame, out of values, x and y.
         checks: Whether a value may stand in one of these fields.
         rest_of: The values of these in a message, as a tuple.
@@ -77,6 +80,7 @@ class _Form:
         self.defaults = tuple(fields[name][1] for name in self.rest)
         self.usual = None if m.REQUIRED in self.defaults else self.defaults
         self.small = self.values and self.usual is not None
+        self.bare = self.values and not self.rest
         self.make: Callable[[Any, int, int], Message] = cls
         if tuple(fields) != ("values", x, y):
             self.make = lambda values, x, y: self.message(values, x, y, self.defaults)
@@ -132,12 +136,19 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     ),
 }
 
+_PLAIN = 1  # flag: all buffers belong to one pickled value
+_EACH = 2  # flag: each buffer is a value, all of the kind in the upper four bits
+_KINDS = (PICKLE, m.TEXT, m.BYTES)
+
 _FORMS: dict[type, _Form] = {}
 _BY_CODE: dict[int, _Form] = {}
+_MAKE: dict[int, Callable[[Any, int, int], Message]] = {}  # by the start of a small frame
 
 
 def _form(code: int, cls: type[m.Message], x: str | None = None, y: str | None = None) -> None:
-    _FORMS[cls] = _BY_CODE[code] = _Form(code, cls, x, y)
+    form = _FORMS[cls] = _BY_CODE[code] = _Form(code, cls, x, y)
+    if form.small:
+        _MAKE[int.from_bytes(_START.pack(code, _PLAIN, 1, 0), "big")] = form.make
 
 
 _form(1, m.Open)
@@ -194,10 +205,6 @@ _form(76, m.Kept, "number")
 _form(77, m.Forget)
 _form(78, m.Recall, "worker")
 
-_PLAIN = 1  # flag: all buffers belong to one pickled value
-_EACH = 2  # flag: each buffer is a value, all of the kind in the upper four bits
-_KINDS = (PICKLE, m.TEXT, m.BYTES)
-
 
 @lru_cache(maxsize=1024)
 def _head(code: int, rest: tuple[Any, ...]) -> bytes:
@@ -253,10 +260,15 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
         ProtocolError: The message does not fit into a frame; nothing of it may be sent.
     """
     form = _FORMS[type(message)]
-    rest = form.rest_of(message) if form.rest else ()
-    head = b"" if rest == form.usual else None
     x, y = form.numbers_of(message)
     try:
+        if form.bare and len(values := message.values) == 1:  # the straight path, looked for first
+            value = values[0]
+            data = value.head
+            if value.kind == PICKLE and not value.buffers and len(data) < JOIN:
+                return [_SMALL.pack(form.code, _PLAIN, 1, 0, tag, x, y, len(data)) + data]
+        rest = form.rest_of(message) if form.rest else ()
+        head = b"" if rest == form.usual else None
         if form.values:
             values = message.values
             if len(values) == 1 and (value := values[0]).kind == PICKLE:
@@ -399,8 +411,30 @@ class Decoder:
             message = self._large.message()
             self._large = None
             return [message]
-        self._filled += count
-        out, start, scratch = [], 0, self._scratch
+        filled = self._filled = self._filled + count
+        out: list[tuple[int, Message]] = []
+        start, scratch = 0, self._scratch
+        while filled - start >= SMALL:  # the straight path: nothing but small frames
+            word, tag, x, y, size = _AS_WORDS.unpack_from(scratch, start)
+            position = start + SMALL
+            end = position + size
+            if end > filled or size > self._max_frame or (make := _MAKE.get(word)) is None:
+                break
+            out.append((tag, make((Payload(bytes(scratch[position:end])),), x, y)))
+            start = end
+        if start < filled:
+            start = self._decode(start, out)
+            left = self._filled - start
+            if start and left:
+                scratch[:left] = bytes(scratch[start : self._filled])
+            self._filled = left
+        else:
+            self._filled = 0
+        return out
+
+    def _decode(self, start: int, out: list[tuple[int, Message]]) -> int:
+        """Add the messages of any form that are whole; how far they go."""
+        scratch = self._scratch
         while self._filled - start >= HEADER.size:
             code, flags, n_buffers, head_size, tag, x, y = HEADER.unpack_from(scratch, start)
             form = _BY_CODE.get(code)
@@ -414,12 +448,8 @@ class Decoder:
                     end = position + size
                     if end <= self._filled and size <= self._max_frame:
                         values = (Payload(bytes(scratch[position:end])),)
-                        if form.small and not head_size:
-                            message = form.make(values, x, y)
-                        else:
-                            head = bytes(scratch[position - head_size : position])
-                            message = form.message(values, x, y, _short_head(code, head))
-                        out.append((tag, message))
+                        head = bytes(scratch[position - head_size : position])
+                        out.append((tag, form.message(values, x, y, _short_head(code, head))))
                         start = end
                         continue
             if head_size > MAX_HEAD:
@@ -460,11 +490,7 @@ class Decoder:
                         position = end
             out.append((tag, _message(form, flags, x, y, head, buffers)))
             start = position
-        left = self._filled - start
-        if start and left:
-            scratch[:left] = bytes(scratch[start : self._filled])
-        self._filled = left
-        return out
+        return start
 
     def feed(self, data: Buffer) -> list[tuple[int, Message]]:
         """The messages that are complete after these bytes."""
