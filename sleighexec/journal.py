@@ -100,14 +100,15 @@ class Records:
             if end + len(head) + runs.NUMBER > ROOM:
                 return False
             self._run_at, self.first = end, number
-            self.memory[START + end : START + end + len(head)] = head
-            self.words[END] = end = end + len(head)
+            self.memory.seek(START + end)
+            self.words[END] = end = end + self.memory.write(head)
             if flag in runs.FORMATS:
                 room = (ROOM - end) // runs.NUMBER * runs.NUMBER
                 rest = memoryview(self.memory)[START + end : START + end + room]
                 self.slots = rest.cast(runs.FORMATS[flag])
                 self.words[SLOTS], self.words[FIRST] = end, number
-        self.memory.seek(START + end)
+        else:
+            self.memory.seek(START + end)
         return True
 
     def commit(self, number: int) -> None:
@@ -134,21 +135,19 @@ class Records:
                 self.words[END] = start
 
     def write(self, number: int, flag: int, data: bytes) -> bool:
-        """Another outcome of call `number`, the run is closed; False: there is no room."""
+        """A whole record, of call `number`, while no run is open; False: there is no room."""
         entry = runs.RECORD.pack(len(data), flag, number) + data
-        if self.words[END] + len(entry) > ROOM:
+        start = self.words[END]
+        end = start + len(entry)
+        if end > ROOM:
             return False
-        self._put(entry)
+        self.memory[START + start : START + end] = entry
+        self.words[END] = end
         return True
-
-    def _put(self, entry: bytes) -> None:
-        start = START + self.words[END]
-        self.memory[start : start + len(entry)] = entry
-        self.words[END] += len(entry)
 
     def take(self) -> bytes:
         """What is to be sent: an open run goes each time, from its first result."""
-        end = _end(self.words)
+        end = self.words[END] if self.slots is None else _end(self.words)
         data = self.memory[START + self.sent : START + end]
         self.sent = end if self._run_at is None else self._run_at
         return data

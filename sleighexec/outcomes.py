@@ -113,6 +113,22 @@ class Outcomes:
             self.straight.update(pickling.ATOMS)
             self.sized.update(SIZED)
 
+    def write_lone(self, result: object) -> None:
+        """Write the result of a call that has no others beside it. No run is open before and after.
+
+        Raises:
+            BaseException: What pickling it raises: nothing is written then.
+        """
+        number = self.finished + 1
+        if (
+            self._text.size
+            or not pickling.is_simple(result)
+            or not self.records.write(number, runs.RUN, runs.run_of_one(result))
+        ):
+            self.open_run(number)
+            self.write_result(result)
+        self.finished = number
+
     def write_result(self, result: object) -> bool:
         """Write the next result, which does not simply go behind the one before.
 
@@ -291,6 +307,9 @@ class _OfParent(Outcomes):
 
     @property
     def slotted(self) -> type | None:  # type: ignore[override]
+        leave(None)
+
+    def write_lone(self, result: object) -> None:
         leave(None)
 
     @property

@@ -37,7 +37,7 @@ OPEN = 0x80  # in the flag of a run
 EVERYWHERE = 2  # the version of marshal's format that every Python reads and that has no references
 _SIZE, _COUNT = struct.Struct("!I"), struct.Struct("<I")
 FLAG_AT = _SIZE.size  # where the flag is in a record
-_EMPTY = b"[" + bytes(_COUNT.size)
+_EMPTY, _ONE = (b"[" + _COUNT.pack(count) for count in (0, 1))
 RUN_HEAD = RECORD.size + len(_EMPTY)  # bytes before the first result of a run
 
 
@@ -45,6 +45,11 @@ def run_head(number: int, flag: int = RUN) -> bytes:
     """How a run begins, the first result of which is that of call `number`; it is open."""
     head = RECORD.pack(0, flag | OPEN, number)
     return head if flag in FORMATS else head + _EMPTY
+
+
+def run_of_one(value: Any) -> bytes:
+    """What a run has behind the head of its record if a value of a simple type is all of it."""
+    return _ONE + marshal.dumps(value, EVERYWHERE)
 
 
 def close_run(memory: Any, start: int, end: int, count: int) -> None:
@@ -97,16 +102,18 @@ def outcomes(payload: Payload) -> list[tuple[int, int, Any, Sequence[Any]]]:
     records: list[tuple[int, int, Any, Sequence[Any]]] = []
     while position < length:
         size, flag, number = RECORD.unpack_from(data, position)
-        position += RECORD.size
-        is_open, flag = flag & OPEN, flag & ~OPEN
-        end = length if is_open else position + size
-        record: Any = data[position:end]
-        if flag in FORMATS:
-            flag, record = RUN, record.cast(FORMATS[flag]).tolist()
-        elif flag in RUNS:
-            record = _load_open_run(record) if is_open else marshal.loads(record)
+        start = position + RECORD.size
+        position = start + size if flag < OPEN else length
+        record: Any = data[start:position]
+        if flag == RUN:
+            record = marshal.loads(record)
+        else:
+            is_open, flag = flag & OPEN, flag & ~OPEN
+            if flag in FORMATS:
+                flag, record = RUN, record.cast(FORMATS[flag]).tolist()
+            elif flag in RUNS:
+                record = _load_open_run(record) if is_open else marshal.loads(record)
         records.append((number, flag, record, payload.buffers if flag == LARGE else ()))
-        position = end
     return records
 
 

@@ -252,7 +252,7 @@ class Worker:
             if ahead:
                 self._tick = min(max(TICK, 2 * self._seconds), AHEAD)
             started, before = time.perf_counter(), self._outcomes.finished
-            self._run_calls(hurry=several or ahead, ahead=ahead)
+            self._run_calls(lone=not (several or ahead), ahead=ahead)
             if done := self._outcomes.finished - before:
                 seconds = (time.perf_counter() - started) / done
                 # The geometric mean: a long call among short ones hardly changes it.
@@ -321,21 +321,28 @@ class Worker:
             elif form == ROWS:
                 rows = [(Rows(pickled), range(*part)) for pickled, *part in items]
                 items = [(each, index) for each, part in rows for index in part]
-            size = max(1, round(BATCH / self._seconds)) if self._seconds else len(items)
-            for first in range(0, len(items), size):
-                part = deque(items if size >= len(items) else items[first : first + size])
+            size = count = len(items)
+            if count > 1 and self._seconds:
+                size = max(1, round(BATCH / self._seconds))
+            for first in range(0, count, size):
+                part = deque(items if size >= count else items[first : first + size])
                 self._groups.append(_Group(batch.loan, key, form, places, limits, part))
 
-    def _run_calls(self, *, hurry: bool, ahead: bool) -> None:
+    def _run_calls(self, *, lone: bool, ahead: bool) -> None:
         """Run what is lined up, first to last; the helper may take from the end meanwhile.
 
-        `ahead`: the next ones are asked for, so that they arrive while the last of these run.
+        `lone`: there is one call, or none any more. `ahead`: the next ones are asked for, so that
+        they arrive while the last of these run.
         """
-        self._running, self._hurry = True, hurry
-        if self._sleep > (AWAKE if hurry else DOZING):
+        self._running, self._hurry = True, not lone
+        if self._sleep > (DOZING if lone else AWAKE):
             self._wake_helper()
         groups, sent = self._groups, time.perf_counter()
         while groups:
+            if lone:
+                self._run_lone(groups[0])
+                groups.popleft()
+                break
             if ahead and (len(groups) == 1 or self._seconds < BATCH):
                 ahead = False
                 if not self._leaving:
@@ -346,6 +353,38 @@ class Worker:
                 sent = now
                 self._outcomes.flush()
         self._running = False
+
+    def _run_lone(self, group: _Group) -> None:
+        """Run the only call that there is. The straight path of who waits for each of their calls.
+
+        As `_run_group`, in the same order, but that nothing is prepared for others behind it.
+        """
+        outcomes, words, form = self._outcomes, self._words, group.form
+        number = outcomes.finished + 1
+        try:
+            item = group.items.popleft()
+        except IndexError:  # the helper was quicker
+            return
+        words[LOAN], words[BEGUN] = group.loan, number
+        if words[HALT] != self._halt and not self._is_ours(group, number):
+            return
+        function = self._learned.ready(group.key)
+        careful = function is None or group.limits is not None or bool(self._learned.failed)
+        try:
+            if careful:
+                function = self._careful_begin(group)
+            if form in ALONE:
+                result = function(item)
+            elif form == PLAIN:
+                result = function(*item)
+            else:
+                item = self._arguments(form, item)
+                result = function(*item[0], **item[1])
+            outcomes.write_lone(result)
+        except BaseException as error:
+            self._fail_call(number, error)
+        if careful:
+            self._careful_end(group)
 
     def _run_group(self, group: _Group) -> None:
         """Run calls of one function. The straight path of a call: what can be, is done before."""
@@ -381,14 +420,8 @@ class Worker:
                     result = function(item)
                 elif form == PLAIN:
                     result = function(*item)
-                elif form == SMALL:
-                    item = small_arguments(item)
-                    result = function(*item[0], **item[1])
-                elif form == ROWS:
-                    item = item[0].row(item[1])
-                    result = function(*item)
                 else:
-                    item = arguments(item, self._learned.payload)
+                    item = self._arguments(form, item)
                     result = function(*item[0], **item[1])
                 try:
                     if type(result) is outcomes.slotted:
@@ -413,12 +446,7 @@ class Worker:
                     end = words[END]
             except BaseException as error:  # SystemExit too belongs to the task, not to us
                 plain = False
-                outcomes.finished = number - 1
-                outcomes.write_failure(self._failure(error))
-                if not _can_open():
-                    # No further call could open a file here: they are all for a new worker.
-                    self._left = 0
-                    self._drop_lined_up()
+                self._fail_call(number, error)
             if not plain:
                 end, slots, first = outcomes.open_run(number + 1)
             if careful:
@@ -428,6 +456,26 @@ class Worker:
         if slots is not None:
             outcomes.records.commit(number)
         outcomes.finished = number
+
+    def _arguments(self, form: int, item: Any) -> tuple[Any, Any]:
+        """What a call gets, by position and by name, if it travels in a form that must be read.
+
+        Raises:
+            BadArguments: They cannot be rebuilt.
+        """
+        if form == ROWS:
+            return item[0].row(item[1]), {}
+        read = small_arguments(item) if form == SMALL else arguments(item, self._learned.payload)
+        return cast("tuple[Any, Any]", read)
+
+    def _fail_call(self, number: int, error: BaseException) -> None:
+        """Call `number` is the last that has begun, and it has failed, or its result has."""
+        self._outcomes.finished = number - 1
+        self._outcomes.write_failure(self._failure(error))
+        if not _can_open():
+            # No further call could open a file here: they are all for a new worker.
+            self._left = 0
+            self._drop_lined_up()
 
     def _careful_begin(self, group: _Group) -> Any:
         """The function, for a call that has limits or may lack something; the limits hold now.

@@ -1,7 +1,7 @@
 """A process that is run instruction by instruction: it could be killed behind each of them.
 
 What must hold then is looked at each time. A program of its own, so that nothing else is in the
-process that is forked: `python -m tests.steps worker` or `… dask`.
+process that is forked: `python -m tests.steps worker`, `… lone` or `… dask`.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class Seen:
 Scenario = tuple[Callable[[], None], Callable[[], None], Callable[[], None]]  # as `each_step` wants
 
 
-def of_worker() -> Scenario:
-    """A worker runs a batch of calls, and sends their outcomes."""
+def of_worker(*, lone: bool = False) -> Scenario:
+    """A worker runs a batch of calls, or `lone` ones, and sends their outcomes."""
     journal = Journal()
     ours, theirs = socket.socketpair()
     others = socket.socketpair()
@@ -156,7 +156,12 @@ def of_worker() -> Scenario:
         (1, PLAIN, (), LIMITS if group == ["list"] else None, [(kind,) for kind in group])
         for group in GROUPS
     ]
-    batch = Calls((pickling.pack(([], groups, [])),), 1, 0)
+    if lone:
+        groups = [(*group[:4], [item]) for group in groups for item in group[4]]
+    batches = [
+        Calls((pickling.pack(([], part, [])),), number, 0)
+        for number, part in enumerate([[group] for group in groups] if lone else [groups], 1)
+    ]
     decoder, sent = wire.Decoder(), Seen()
 
     def prepare() -> None:
@@ -170,13 +175,14 @@ def of_worker() -> Scenario:
         worker._failure = lambda error: b"error"  # type: ignore[method-assign]
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it is to stay
         capture(worker._outcomes.note_output)
-        worker._accept(batch)
         workers.append(worker)
 
     def run() -> None:
         worker = workers.pop()
-        worker._run_calls(hurry=False, ahead=False)
-        worker._outcomes.flush()
+        for batch in batches:
+            worker._accept(batch)
+            worker._run_calls(lone=lone, ahead=False)
+            worker._outcomes.flush()
 
     memory, before, printed = journal.memory, b"", dict[int, str]()
 
@@ -241,7 +247,8 @@ def of_dask_worker(name: str) -> Scenario:
 def main() -> None:
     name = f"steps-{os.getpid()}"
     try:
-        scenario = of_worker() if sys.argv[1] == "worker" else of_dask_worker(name)
+        [what] = sys.argv[1:]
+        scenario = of_dask_worker(name) if what == "dask" else of_worker(lone=what == "lone")
         print(each_step(*scenario), "instructions")
     finally:
         of_dask.remove_all(name)

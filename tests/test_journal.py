@@ -129,7 +129,7 @@ def test_a_full_journal_takes_nothing_more_and_keeps_what_it_has():
 
 @pytest.mark.once
 @pytest.mark.skipif(sys.platform != "linux", reason="ptrace is of another kind elsewhere")
-@pytest.mark.parametrize("whose", ["worker", "dask"])
+@pytest.mark.parametrize("whose", ["worker", "lone", "dask"])
 def test_it_can_be_read_whatever_instruction_was_the_last(whose: str) -> None:
     command = [sys.executable, "-m", "tests.steps", whose]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
