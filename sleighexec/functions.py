@@ -387,15 +387,17 @@ class Known:
         self._functions: dict[int, None] = {}
         self._globals: dict[tuple[pickling.NamespaceKey, str], int] = {}
         self._forgotten, self._forgot = table.forgotten, len(table.forgotten)
-        self._latest: Definition | None = None  # that of the last call, if it needed no more
+        # What the last call was, and what it needed. It keeps no shared value.
+        self._latest: tuple[Definition | None, tuple[GlobalValue, ...]] = None, ()
         self.carry = carried  # how a payload travels to it: head and buffers, for `pack`
 
     def news(self, definition: Definition | None, needs: tuple[GlobalValue, ...]) -> list[Any]:
         """What must be sent along before a call, in the form that `Learned.learn` takes."""
         out: list[Any] = []
-        if definition is self._latest and not needs and self._forgot == len(self._forgotten):
+        if (definition, needs) == self._latest and self._forgot == len(self._forgotten):
             return out  # nearly always
-        self._latest = None if needs else definition
+        shared = SharedValue in map(type, needs)
+        self._latest = (None, ()) if shared else (definition, needs)
         while self._forgot < len(self._forgotten):
             name = self._forgotten[self._forgot]
             self._forgot += 1
@@ -415,7 +417,7 @@ class Known:
         """Before each frame, here and in the worker alike: the oldest functions are dropped."""
         while len(self._functions) > KEPT:
             del self._functions[next(iter(self._functions))]
-            self._latest = None
+            self._latest = None, ()
 
 
 class Learned:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import math
 import operator
 import pickle
@@ -803,6 +804,31 @@ def test_the_function_of_the_last_call_may_be_forgotten_too(table, script):
     assert known.news(first, ()) == []
     known.forget_old()
     assert [key for key, *_ in known.news(first, ())] == [first.key]
+
+
+def test_what_a_call_needs_is_sent_once_and_again_when_it_has_changed(table):
+    known, (_, needs) = Known(table), table.dumps_call((Thing(1), {}))
+    length, size = table.define(len), table.define(abs)
+    told = [[name for _, name, *_ in known.news(each, needs)] for each in (length, length, size)]
+    assert told == [["sys.path", None], [], [None]]
+    sys.path.append("elsewhere")
+    try:
+        _, needs = table.dumps_call((Thing(1), {}))
+    finally:
+        sys.path.remove("elsewhere")
+    assert [name for _, name, *_ in known.news(size, needs)] == ["sys.path"]
+    assert known.news(size, needs) == []
+
+
+def test_a_worker_that_was_sent_a_shared_value_last_does_not_keep_it(table):
+    known, definition = Known(table), table.define(len)
+    handle = table.share([1])
+    _, needs = table.dumps_call(((handle,), {}))
+    assert [name for _, name, *_ in known.news(definition, needs)] == ["sys.path", "2", None]
+    assert known.news(definition, needs) == []
+    del handle, needs
+    gc.collect()
+    assert table.forgotten == ["2"]
 
 
 @pytest.mark.usefixtures("few")

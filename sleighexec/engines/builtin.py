@@ -547,15 +547,17 @@ class BuiltinEngine(Losses):
         if worker.draining or worker.told_to_leave or worker.rank not in self._places.wanted:
             self._ask_last(worker, tag, most, ahead=ahead)
             return
-        box = self._lines.boxes[worker.rank]
-        early = ahead and not (self._lines.ranked or box.tasks or self._enough_for_all())
+        lines = self._lines
+        early = ahead and not (
+            lines.ranked or lines.boxes[worker.rank].tasks or self._enough_for_all()
+        )
         if early or not self._hand_out(worker, tag, most):
             if ahead:
                 worker.connection.send(tag, Nothing())
                 return
             self._waiting[worker] = tag, most
-            if self._lines.usual.tasks:  # they came meanwhile
-                self._serve(self._lines.usual)
+            if lines.usual.tasks:  # they came meanwhile
+                self._serve(lines.usual)
             if len(self._waiting) < len(self._workers):
                 self._share_out()
         if self._idle_timeout is not None:
@@ -583,23 +585,30 @@ class BuiltinEngine(Losses):
 
     def _serve(self, line: Line) -> None:
         """Tasks wait in this line: hand them to workers that wait, who came first gets first."""
-        if not self._waiting:
-            return
         for worker in [*self._waiting]:
             if not line.tasks:
                 return
-            asked = self._waiting.pop(worker, None)
-            if asked and not self._hand_out(worker, *asked):
+            if (asked := self._waiting.pop(worker, None)) is None:
+                continue
+            if line is self._lines.usual:  # those before it have nothing for who waits
+                given = self._hand_from(line, worker, *asked)
+            else:
+                given = self._hand_out(worker, *asked)
+            if not given:
                 self._waiting[worker] = asked
 
     def _hand_out(self, worker: WorkerLink, tag: int, most: int) -> bool:
         """Give a worker what is next for it; whether there was anything."""
         lines = self._lines
         while (line := lines.next_for(worker.rank, self._places.offer)) is not None:
-            if tasks := line.take(most, len(self._waiting)):
-                self._lend(worker, tag, line, tasks)
+            if self._hand_from(line, worker, tag, most):
                 return True
         return False
+
+    def _hand_from(self, line: Line, worker: WorkerLink, tag: int, most: int) -> bool:
+        if tasks := line.take(most, len(self._waiting)):
+            self._lend(worker, tag, line, tasks)
+        return bool(tasks)
 
     def _welcome(
         self, connection: Connection, tag: int, worker: WorkerLink, calls: list[Prepared]

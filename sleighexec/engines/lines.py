@@ -39,7 +39,9 @@ class Line:
         """
         tasks = self.tasks
         taken: deque[Task] = deque()
-        count = max(1, min(most, len(tasks) // (1 + others + self.lent))) if most > 1 else 1
+        count = 1
+        if most > 1 and len(tasks) > 1:
+            count = max(1, min(most, len(tasks) // (1 + others + self.lent)))
         while tasks and most > 0:
             part, rest = tasks[0].begin(most)
             if rest is None:

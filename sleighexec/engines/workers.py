@@ -106,21 +106,22 @@ class WorkerLink:
                 last = definition
             if form not in LIGHT:
                 size += sum([weight(form, item) for item in items])
-            if form == PICKLED:
-                items = list(map(known.carry, items))
-            elif form == LONG:
-                form, items = PLAIN, [tuple(map(pickling.outside, item)) for item in items]
+                if form == PICKLED:
+                    items = list(map(known.carry, items))
+                elif form == LONG:
+                    form, items = PLAIN, [tuple(map(pickling.outside, item)) for item in items]
             places = definition.places + places_of(needs) if needs else definition.places
             limits = settings.limits
             if limits is not None:
                 limited.add(limits)
-            if (definition.key, form, places, limits) == kind:
+            this = definition.key, form, places, limits
+            if this == kind:
                 groups[-1][4].extend(items)
             else:
-                kind = definition.key, form, places, limits
+                kind = this
                 groups.append((*kind, list(items)))
         payload = pickling.pack((news, groups, [tuple(place) for place in grants]))
-        if payload.buffers and payload.size_bytes > wire.MAX_FRAME:
+        if (news or size > wire.MAX_FRAME // 2) and payload.size_bytes > wire.MAX_FRAME:
             raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return payload, sent, limited
 
@@ -129,11 +130,11 @@ class WorkerLink:
         loans = self.loans
         done: list[Outcome] = []
         for number, flag, data, buffers in runs.outcomes(payload):
-            left = 1
+            left = size = 1
             if flag in runs.RUNS:
                 if number <= self.answered:  # these stood in the journal
                     data = data[self.answered + 1 - number :]
-                left = len(data)
+                left = size = len(data)
             elif number <= self.answered:
                 continue
             elif flag == runs.PRINTED:
@@ -144,11 +145,7 @@ class WorkerLink:
                 tasks = loans[0].tasks
                 sink, index, count, complete = tasks[0].advance(left)
                 self.answered += count
-                part = data
-                if count < left:
-                    part = data[-left : count - left]
-                elif flag in runs.RUNS and count < len(data):
-                    part = data[-left:]
+                part = data if count == size else data[size - left : size - left + count]
                 done.append((sink, index, flag, part, buffers))
                 left -= count
                 if complete:
