@@ -256,6 +256,19 @@ class FileStore:
         if useless < COMPACT_AT + self._live or self._log.size < self._compact_at:
             return
         known = self._known()
+        try:
+            self._write_anew(space)
+        except OSError as error:
+            self._values, self._workspaces, self._live = known
+            self._compact_at = self._log.size + COMPACT_AT
+            log.warning("sleighexec: %s could not be written anew: %s", self._log.path, error)
+
+    def _write_anew(self, space: Space) -> None:
+        """Write what is there to a file beside the present one, and put it in its place.
+
+        Raises:
+            OSError: That cannot be done; the present file is as it was.
+        """
         path = self._log.path.with_name(f"{self._log.path.name}.new")
         path.unlink(missing_ok=True)
         new = LogFile(path)
@@ -268,13 +281,10 @@ class FileStore:
             with self._guard:
                 new.take_place_of(self._log)
                 old, self._log = self._log, new
-        except OSError as error:
-            self._values, self._workspaces, self._live = known
-            self._compact_at = self._log.size + COMPACT_AT
-            log.warning("sleighexec: %s could not be written anew: %s", self._log.path, error)
+        except BaseException:
             new.close()
             path.unlink(missing_ok=True)
-            return
+            raise
         old.close()
         self._unwritten.clear()
 

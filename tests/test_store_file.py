@@ -378,6 +378,23 @@ def test_without_room_for_writing_it_anew_the_old_file_goes_on(
     assert house.contents() == {"x": list(range(995, 1000))}
 
 
+def test_where_no_new_file_can_be_made_the_old_one_goes_on_and_every_reply_comes(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stores, "COMPACT_AT", 10_000)
+    in_the_way = house.path.with_name("store.new")
+    in_the_way.mkdir()
+    with house.workspace() as ws:
+        for number in range(500):
+            ws.store("x", number)
+            assert ws.fetch("x") == number
+        assert "could not be written anew" in caplog.text
+    with house.workspace() as ws:  # too much of it is of no use: that keeps no server from starting
+        ws.store("x", "last")
+    in_the_way.rmdir()
+    assert house.contents() == {"x": ["last"]}
+
+
 @pytest.mark.parametrize("sync", [stores.ALWAYS, stores.SECOND, stores.NEVER])
 def test_the_disk_is_asked_as_often_as_was_said(
     house: House, monkeypatch: pytest.MonkeyPatch, sync: str
