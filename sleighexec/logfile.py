@@ -132,13 +132,19 @@ class LogFile:
         os.fsync(self._file)
 
     def take_place_of(self, other: LogFile) -> None:
-        """Be at its path, from one moment to the next."""
+        """Be at its path, from one moment to the next.
+
+        Raises:
+            OSError: It cannot be; the other one is there still.
+        """
         self.sync()
-        os.rename(self.path, other.path)
-        self.path = other.path
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.rename(self.path, other.path)
+            self.path = other.path
+            # Not every file system can do this for a folder; and it is done, there is no way back.
+            with contextlib.suppress(OSError):
+                os.fsync(folder)
         finally:
             os.close(folder)
 

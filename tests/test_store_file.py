@@ -8,6 +8,7 @@ import os
 import random
 import resource
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -393,6 +394,26 @@ def test_where_no_new_file_can_be_made_the_old_one_goes_on_and_every_reply_comes
         ws.store("x", "last")
     in_the_way.rmdir()
     assert house.contents() == {"x": ["last"]}
+
+
+def test_a_folder_that_cannot_be_synced_costs_no_value(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = os.fsync
+
+    def only_files(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            raise OSError(22, "Invalid argument")
+        original(file)
+
+    monkeypatch.setattr("os.fsync", only_files)
+    monkeypatch.setattr(stores, "COMPACT_AT", 10_000)
+    with house.workspace() as ws:
+        for number in range(500):
+            ws.store("x", number)
+            if number >= 5:
+                ws.fetch("x")
+    assert house.contents() == {"x": list(range(495, 500))}
 
 
 @pytest.mark.parametrize("sync", [stores.ALWAYS, stores.SECOND, stores.NEVER])
