@@ -282,8 +282,25 @@ FORGOTTEN = Failed(
 
 
 class Listing(Message):
-    def __init__(self, rows: list[list[Any]]) -> None:
-        self.rows = rows
+    """Rows, as one value of JSON: there may be more than the head of a frame has room for."""
+
+    def __init__(self, values: Sequence[Value]) -> None:
+        self.values = values
+
+    @classmethod
+    def of(cls, rows: list[list[Any]]) -> Listing:
+        """That of these rows."""
+        import json  # most list nothing
+
+        return cls((Payload(json.dumps(rows).encode()),))
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """The rows, each a list."""
+        import json
+
+        rows: list[list[Any]] = json.loads(bytes(self.values[0].head))
+        return rows
 
 
 Reply = Done | Opened | Values | Nothing | Failed | Listing

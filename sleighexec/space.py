@@ -304,7 +304,7 @@ class Space:
             [v.name, len(v.values), len(v.fetchers), len(v.finders), v.mode]
             for _, v in sorted(workspace.variables.items())
         ]
-        return [(client, tag, Listing(rows))]
+        return [(client, tag, Listing.of(rows))]
 
     def _list_workspaces(
         self, client: Client, tag: int, request: ListWorkspaces, now: float
@@ -313,7 +313,7 @@ class Space:
             [w.name, w.owner == client, w.owner_text, w.persistent, sorted(w.variables)]
             for _, w in sorted(self._by_name.items())
         ]
-        return [(client, tag, Listing(rows))]
+        return [(client, tag, Listing.of(rows))]
 
     def _make_temporary(
         self, client: Client, tag: int, request: MakeTemporary, now: float

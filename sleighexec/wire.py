@@ -131,9 +131,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "tuple[int, int] | None": lambda value: (
         value is None or (type(value) is tuple and [type(part) for part in value] == [int, int])
     ),
-    "list[list[Any]]": lambda value: (
-        type(value) is tuple and all(type(part) is tuple for part in value)
-    ),
 }
 
 _PLAIN = 1  # flag: all buffers belong to one pickled value

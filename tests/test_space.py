@@ -22,7 +22,6 @@ from sleighexec.messages import (
     Fetch,
     Find,
     GiveBack,
-    Listing,
     ListVariables,
     ListWorkspaces,
     MakeTemporary,
@@ -179,7 +178,7 @@ def test_a_waiting_fetcher_of_a_lifo_gets_the_first_value_that_comes(house):
 def test_an_undeclared_variable_becomes_a_fifo_when_something_is_stored(house):
     house.store(1)
     listing = house.reply("a", ListVariables(house.number))
-    assert listing == Listing([["x", 1, 0, 0, FIFO]])
+    assert listing.rows == [["x", 1, 0, 0, FIFO]]
 
 
 def test_a_variable_that_was_only_read_has_no_mode_and_can_be_declared(house):
@@ -472,7 +471,7 @@ def test_a_deleted_variable_is_gone_with_its_values(house):
     house.store(1)
     assert house.reply("a", DeleteVariable(house.number, "x")) == Done()
     assert house.values() == []
-    assert house.reply("a", ListVariables(house.number)) == Listing([])
+    assert house.reply("a", ListVariables(house.number)).rows == []
 
 
 def test_deleting_a_variable_that_is_not_there_fails(house):
@@ -621,9 +620,11 @@ def test_the_listing_of_variables_counts_values_and_waiters(house):
     house.wait("f", "c")
     house.wait("f", "c")
     house.wait("f", "c", verb=Find)
-    assert house.reply("l", ListVariables(house.number)) == Listing(
-        [["a", 0, 0, 0, SINGLE], ["b", 2, 0, 0, FIFO], ["c", 0, 2, 1, UNKNOWN]]
-    )
+    assert house.reply("l", ListVariables(house.number)).rows == [
+        ["a", 0, 0, 0, SINGLE],
+        ["b", 2, 0, 0, FIFO],
+        ["c", 0, 2, 1, UNKNOWN],
+    ]
 
 
 def test_a_lent_value_is_not_in_the_listing(house):
@@ -636,13 +637,11 @@ def test_the_listing_of_workspaces_says_whose_they_are(house):
     house.open("kept", "me", persistent=True, owner="me@home")
     house.open("mine", "me", owner="me@home")
     house.store(1)
-    assert house.reply("me", ListWorkspaces()) == Listing(
-        [
-            ["kept", True, "me@home", True, []],
-            ["mine", True, "me@home", False, []],
-            ["ws", False, "", False, ["x"]],
-        ]
-    )
+    assert house.reply("me", ListWorkspaces()).rows == [
+        ["kept", True, "me@home", True, []],
+        ["mine", True, "me@home", False, []],
+        ["ws", False, "", False, ["x"]],
+    ]
     assert [row[1] for row in house.reply("you", ListWorkspaces()).rows] == [False] * 3
 
 

@@ -11,7 +11,7 @@ import numpy
 import pytest
 
 from sleighexec import FIFO, LIFO, MULTI, SINGLE, NetWorkSpace, NwsServer, errors
-from sleighexec.workspace import DICT
+from sleighexec.workspace import DICT, WS_VARLIST
 from tests.conftest import PATIENCE, Local, Socket, blocked
 
 VALUES = [
@@ -255,6 +255,15 @@ def test_listings_have_both_formats(server: NwsServer, ws: NetWorkSpace) -> None
     for listing in (ws.listVars, server.listWss):
         with pytest.raises(ValueError, match="format must be"):
             listing(format="xml")
+
+
+def test_very_many_variables_can_be_listed(server: NwsServer, ws: NetWorkSpace) -> None:
+    names = [f"a name of some length, \N{SNOWMAN}, {number:05}" for number in range(3000)]
+    for name in names:
+        ws.store(name, 1, wait=False)
+    ws.flush()
+    assert list(ws.listVars(format=DICT)) == names
+    assert server.listWss(DICT)["test"][WS_VARLIST] == names
 
 
 def test_the_variables_of_another_workspace_can_be_listed(
