@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sleighexec.errors import DamagedStoreError
+from sleighexec.forks import forget_in_child
 from sleighexec.hints import Any, BinaryIO
 
 MAGIC = b"sleighexec log 1\n"
@@ -44,11 +45,13 @@ class LogFile:
         """
         self.path = path
         self.size = self.dropped = 0
+        self._closed = False
         while True:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(self._file, path):
+                    forget_in_child(self)
                     return
             except BlockingIOError as error:
                 os.close(self._file)
@@ -150,6 +153,12 @@ class LogFile:
 
     def close(self) -> None:
         os.close(self._file)
+        self._closed = True
+
+    def forget(self) -> None:
+        """In a forked child: close its copy, which would keep the file locked after our end."""
+        if not self._closed:  # else another file has the number
+            self.close()
 
 
 def _write(file: int, views: list[memoryview], position: int) -> None:

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -352,3 +353,28 @@ def test_what_cannot_let_go_keeps_no_other_from_it(things: Things) -> None:
     for each in stubborn:
         forget_in_child(each)
     assert in_child(lambda: use_all(things)) == 0
+
+
+def test_a_forked_child_keeps_no_store_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLEIGHEXEC_RUN_DIR", str(tmp_path))
+    tmp_path.chmod(0o700)
+    store = str(tmp_path / "store")
+    begun, go_on = os.pipe(), os.pipe()
+
+    def outlive_the_server() -> None:
+        os.write(begun[1], b"!")
+        os.close(go_on[1])
+        os.read(go_on[0], 1)
+
+    with WorkspaceServer(store=store):
+        child = concurrent.futures.ThreadPoolExecutor(1)
+        ended = child.submit(in_child, outlive_the_server)
+        os.read(begun[0], 1)
+    with WorkspaceServer(store=store):
+        pass
+    for descriptor in (go_on[1], go_on[0], *begun):
+        os.close(descriptor)
+    assert ended.result(PATIENCE) == 0
+    child.shutdown()
