@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class FileStore:
         self._values: dict[int, tuple[int, int]] = {}  # id of a value -> its number, bytes
         self._workspaces: dict[int, int] = {}  # number in the space -> number in the file
         self._live = 0  # bytes of the records of values that are there
-        self._unwritten: list[tuple[int, Any]] = []  # that there was no room for
+        self._unwritten: deque[Any] = deque()  # records that there was no room for
         self._compact_at = 0
         self._error: OSError | None = None  # the disk has failed
         self._dirty = False
@@ -160,11 +161,13 @@ class FileStore:
 
     def gone(self, values: Iterable[Any]) -> None:
         """These values have left the space."""
+        ends = []
         for value in values:
             number, size = self._values.pop(id(value), (0, 0))
             if number:
                 self._live -= size
-                self._note(Settle(number, 1))
+                ends.append(Settle(number, 1))
+        self._note(*ends)
 
     def declared(self, message: Declare) -> None:
         number = self._workspaces[message.workspace]
@@ -215,20 +218,23 @@ class FileStore:
         self._values[id(value)] = number, size
         self._live += size
 
-    def _note(self, message: Any, tag: int = 0) -> None:
-        """Write a small record; if there is no room, as soon as there is."""
-        self._unwritten.append((tag, message))
+    def _note(self, *messages: Any) -> None:
+        """Write small records; if there is no room, as soon as there is."""
+        is_first = not self._unwritten
+        self._unwritten.extend(messages)
         try:
             self._catch_up()
         except OSError as error:
-            if len(self._unwritten) == 1:
+            if is_first:
                 log.warning("sleighexec: %s cannot be written to: %s", self._log.path, error)
 
     def _catch_up(self) -> None:
+        if not self._unwritten:
+            return
         while self._unwritten:
-            self._log.append(wire.encode(*self._unwritten[0]))
-            del self._unwritten[0]
-            self._written()
+            self._log.append(wire.encode(0, self._unwritten[0]))
+            self._unwritten.popleft()
+        self._written()  # of all of them at once: a disk takes its time
 
     def _written(self) -> None:
         self._dirty = True

@@ -433,6 +433,23 @@ def test_the_disk_is_asked_as_often_as_was_said(
     assert bool(synced) == (sync != stores.NEVER)
 
 
+def test_what_goes_together_is_forced_to_the_disk_together(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(file))
+    with house.workspace(sync=stores.ALWAYS) as ws:
+        ws.storeMany("x", range(100))
+        ws.storeMany("y", range(100))
+        ws.find("x")
+        before = len(synced)
+        assert len(ws.fetchMany("x", 100)) == 100
+        ws.find("y")  # behind which all is done that has to do with the fetch
+        assert len(synced) == before + 1
+        ws.deleteVar("y")
+        assert len(synced) == before + 3  # its values, and the variable
+
+
 def test_a_disk_that_fails_is_not_trusted_any_more(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
