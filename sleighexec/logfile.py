@@ -130,6 +130,12 @@ class LogFile:
         self.size += HEADER + size
         return HEADER + size
 
+    def take_back(self, size: int) -> None:
+        """Forget the last record, of so many bytes."""
+        self.size -= size
+        with contextlib.suppress(OSError):  # the next one is written over it
+            os.ftruncate(self._file, self.size)
+
     def sync(self) -> None:
         """Return when what was written is on the disk."""
         os.fsync(self._file)

@@ -206,9 +206,13 @@ class FileStore:
         for _ in values[1:]:
             next(self._numbers)
         size = self._log.append(wire.encode(first, Store(number, variable, values)))
+        try:
+            self._written()
+        except OSError:
+            self._log.take_back(size)  # it is refused, so the next start is not to find it
+            raise
         for value_number, value in enumerate(values, first):
             self._know(value, value_number, size // len(values))
-        self._written()
 
     def _known(self) -> tuple[dict[int, tuple[int, int]], dict[int, int], int]:
         """What is known now of the file, to be known again if something fails."""
@@ -239,7 +243,22 @@ class FileStore:
     def _written(self) -> None:
         self._dirty = True
         if self._sync == ALWAYS:
+            self._force()
+
+    def _force(self) -> None:
+        """Return when all is on the disk.
+
+        Raises:
+            OSError: The disk has failed: what was said to be stored may not be. We take no more,
+                for another try would only say that there is nothing left to be written.
+        """
+        try:
             self._log.sync()
+        except OSError as error:
+            if self._error is None:
+                log.critical("sleighexec: %s is not safe on its disk: %s", self._log.path, error)
+            self._error = error
+            raise
 
     def _write_workspace(self, file: LogFile, workspace: Workspace, lent: Any) -> None:
         number = next(self._numbers)
@@ -302,12 +321,8 @@ class FileStore:
                 self._dirty = False
                 try:
                     with self._guard:
-                        self._log.sync()
-                except OSError as error:
-                    log.critical(
-                        "sleighexec: %s is not safe on its disk: %s", self._log.path, error
-                    )
-                    self._error = error  # what was said to be stored may not be: take no more
+                        self._force()
+                except OSError:
                     return
 
     def close(self) -> None:

@@ -469,6 +469,28 @@ def test_a_disk_that_fails_is_not_trusted_any_more(
         ws.server.useWs("in memory only").store("x", 1)
 
 
+def test_a_disk_that_fails_once_is_not_trusted_either(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    original, failures = os.fsync, [OSError(5, "Input/output error")]
+
+    def fail_once(file: int) -> None:
+        if failures:
+            raise failures.pop()
+        original(file)
+
+    with house.workspace(sync=stores.ALWAYS) as ws:
+        ws.store("x", 1)
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", fail_once)
+            for value in (2, 3):  # the second time the disk says that all is well
+                with pytest.raises(WorkspaceFullError, match="Input/output error"):
+                    ws.store("x", value)
+        assert "is not safe on its disk" in caplog.text
+        assert list(ws.ifindTry("x")) == [1]
+    assert house.contents() == {"x": [1]}
+
+
 def test_the_server_reads_no_pickle(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     with house.workspace() as ws:
         ws.store("x", house.path)
