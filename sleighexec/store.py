@@ -200,7 +200,8 @@ class FileStore:
 
     def _write_values(self, number: int, variable: str, values: Any) -> None:
         if self._error is not None:
-            raise self._error
+            # A new one: to the same one each try would add its frames, and with them the values.
+            raise OSError(*self._error.args)
         self._catch_up()
         first = next(self._numbers)
         for _ in values[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import random
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy
@@ -489,6 +491,30 @@ def test_a_disk_that_fails_once_is_not_trusted_either(
         assert "is not safe on its disk" in caplog.text
         assert list(ws.ifindTry("x")) == [1]
     assert house.contents() == {"x": [1]}
+
+
+def test_stores_that_a_failed_disk_refuses_take_no_memory(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(file: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    def frames() -> int:
+        gc.collect()
+        return sum(type(each) is TracebackType for each in gc.get_objects())
+
+    def store() -> None:
+        with contextlib.suppress(WorkspaceFullError):
+            ws.store("x", 1)
+
+    with house.workspace(sync=stores.ALWAYS) as ws:
+        monkeypatch.setattr("os.fsync", fail)
+        store()
+        store()
+        before = frames()
+        for _ in range(20):
+            store()
+        assert frames() < before + 20
 
 
 def test_the_server_reads_no_pickle(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
