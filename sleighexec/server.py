@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 HANDSHAKE_SECONDS = 5.0  # for all of it, not for each message
 MAX_STRANGERS = 64  # connections that have not shown the key yet; the oldest goes first
-ACCEPT_PAUSE = 0.05  # seconds without accepting when descriptors have run out
+ACCEPT_PAUSE = 0.05  # seconds without accepting when that has failed
 LEND = 0.01  # seconds for which the thread leaves its loop to who has asked for it
 LOG_PAUSE = 60.0  # seconds between two log lines about those whom we cut off
 
@@ -502,15 +502,18 @@ class Server:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away(listener)
-                return
-            raise
+            else:  # of the network, of a firewall, or the system is short of memory
+                self._warn(f"a client could not be let in: {error}")
+                self._pause(listener)
+            return
         sock.setblocking(False)
         if sock.family == socket.AF_UNIX:
             if not _same_user(sock):
                 sock.close()
                 return
         else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # some systems say so if it has gone already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         from sleighexec.session import Handshake  # most listen nowhere: they need no cryptography
 
         strangers = [c for c in self._timed if c.handshake is not None]
@@ -548,9 +551,13 @@ class Server:
                 _say_full(listener.accept()[0])
         with contextlib.suppress(OSError):
             self._spare = socket.socket()
-        if self._spare is None:  # somebody else was quicker: let them wait a little
-            self._poller.leave(listener.fileno())
-            self._accept_again = time.monotonic() + ACCEPT_PAUSE
+        if self._spare is None:  # somebody else was quicker
+            self._pause(listener)
+
+    def _pause(self, listener: socket.socket) -> None:
+        """Let those who come wait a little: the poller would tell of them again at once."""
+        self._poller.leave(listener.fileno())
+        self._accept_again = time.monotonic() + ACCEPT_PAUSE
 
     def _time(self, connection: Connection) -> None:
         """The deadline of a connection has changed."""

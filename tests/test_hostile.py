@@ -6,6 +6,7 @@ Most of them meet a server in a process of its own, whose memory can be measured
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -388,6 +390,22 @@ def test_out_of_descriptors_a_server_does_not_spin(start: StartDaemon) -> None:
 
 
 # ------------------------------------------------------------------ keys
+
+
+def test_an_error_of_the_network_ends_no_server(
+    server: WorkspaceServer, honest: NetWorkSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, original = [errno.ENOBUFS, errno.EHOSTUNREACH, errno.EPROTO], socket.socket.accept
+
+    def accept(self: socket.socket) -> Any:
+        if codes:
+            raise OSError(codes.pop(), "what accept(2) may say")
+        return original(self)
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    with NwsServer(url=server.url) as late:
+        late.openWs("late").store("x", 1)
+    assert not codes
 
 
 def test_a_wrong_key_or_channel_is_refused_and_learns_nothing(
