@@ -8,7 +8,7 @@ A value that the space keeps, because it was only looked at or lent, is copied f
 from __future__ import annotations
 
 import contextlib
-import math
+import sys
 import unicodedata
 import weakref
 
@@ -236,16 +236,22 @@ def checked(name: str) -> str:
 
 
 def seconds(timeout: float | None) -> float | None:
-    """A timeout, if it is one; infinity is None.
+    """A timeout as it travels: of no time, or of some; None if it has no end.
 
     Raises:
         TypeError, ValueError: It is not a number.
     """
-    if timeout is not None and not isinstance(timeout, (int, float)):
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
-    if timeout is not None and math.isnan(timeout):
+    if timeout <= 0:
+        return 0.0
+    if timeout <= sys.float_info.max:
+        return float(timeout)  # a bool is an int too, but none at the other side
+    if not timeout > 0:
         raise ValueError("timeout must be a number of seconds or None, not NaN")
-    return None if timeout == math.inf else timeout
+    return None  # infinity, or an int that is near it
 
 
 def timeout_error(text: str) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -165,6 +166,20 @@ def test_a_fetch_that_times_out_takes_nothing(ws: NetWorkSpace) -> None:
         assert isinstance(caught.value, FuturesTimeoutError)
     ws.store("x", 1)
     assert ws.fetch("x", timeout=0) == 1
+
+
+def test_a_timeout_is_any_number(ws: NetWorkSpace) -> None:
+    for timeout in (-1, -math.inf, -(10**400), False, 5e-324):
+        with pytest.raises(TimeoutError):
+            ws.fetch("x", timeout=timeout)
+    for timeout in (True, 1e300, math.inf, 10**400):
+        ws.store("x", timeout)
+        assert ws.find("x", timeout=timeout) == timeout
+        assert next(ws.ifetch("x", timeout=timeout)) == timeout
+    with pytest.raises(ValueError, match="NaN"):
+        ws.fetch("x", timeout=math.nan)
+    with pytest.raises(TypeError, match="a number of seconds or None, not '1'"):
+        ws.fetch("x", timeout="1")  # type: ignore[arg-type]
 
 
 def test_a_blocked_fetch_gets_what_another_thread_stores(ws: NetWorkSpace) -> None:
