@@ -227,7 +227,7 @@ def _show(options: argparse.Namespace, table: dict[str, Any], text: Any) -> None
 def _literal(text: str) -> object:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 

@@ -48,6 +48,14 @@ def test_values_stored_by_one_command_are_there_for_the_next(server: str) -> Non
     assert "no workspace 'room'" in sleighexec(*ws, "vars", "room").stderr
 
 
+def test_what_is_no_literal_is_stored_as_text(server: str) -> None:
+    with NwsServer(url=server) as client:
+        for text in ("{{1}}", "{[]: 1}", "1 +"):
+            stored = sleighexec("ws", "--url", server, "store", "room", "x", text)
+            assert (stored.returncode, stored.stderr) == (0, "")
+            assert client.useWs("room").fetch("x", timeout=0) == text
+
+
 def test_without_a_server_the_error_names_the_remedy(run_directory: Path) -> None:
     done = sleighexec("ws", "list")
     assert done.returncode == 1
