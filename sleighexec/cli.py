@@ -210,11 +210,16 @@ def _workspace(options: argparse.Namespace) -> int:
             _show(options, workspace.listVars(format=DICT), workspace.listVars)
         elif store:
             workspace.store(options.variable, _literal(options.value))
+        elif options.verb == "find":
+            _show_value(options, workspace.find(options.variable, timeout=options.timeout))
         else:
-            look = workspace.fetch if options.verb == "fetch" else workspace.find
-            value = look(options.variable, timeout=options.timeout)
-            print(json.dumps(value, default=repr) if options.json else repr(value))
+            with workspace.borrow(options.variable, timeout=options.timeout) as lent:
+                _show_value(options, lent.value)  # it is taken when it is written
     return 0
+
+
+def _show_value(options: argparse.Namespace, value: object) -> None:
+    print(json.dumps(value, default=repr) if options.json else repr(value), flush=True)
 
 
 def _show(options: argparse.Namespace, table: dict[str, Any], text: Any) -> None:

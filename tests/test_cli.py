@@ -56,6 +56,17 @@ def test_what_is_no_literal_is_stored_as_text(server: str) -> None:
             assert client.useWs("room").fetch("x", timeout=0) == text
 
 
+def test_what_cannot_be_written_is_not_taken(server: str) -> None:
+    ws = "ws", "--url", server
+    sleighexec(*ws, "store", "room", "x", "1")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "sleighexec", *ws, "fetch", "room", "x"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "No space left" in ended.stderr
+    assert sleighexec(*ws, "fetch", "room", "x").stdout == "1\n"
+
+
 def test_without_a_server_the_error_names_the_remedy(run_directory: Path) -> None:
     done = sleighexec("ws", "list")
     assert done.returncode == 1
