@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import json
 import signal
 import sys
@@ -110,6 +111,8 @@ def _seconds(text: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; its exit status."""
     options = parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that it has no letters for
     try:
         return _COMMANDS[options.command](options)
     except (SleighError, OSError, ValueError) as error:

@@ -67,6 +67,16 @@ def test_what_cannot_be_written_is_not_taken(server: str) -> None:
     assert sleighexec(*ws, "fetch", "room", "x").stdout == "1\n"
 
 
+def test_an_output_that_has_not_all_letters_shows_what_it_can(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ws = "ws", "--url", server
+    sleighexec(*ws, "store", "room", "Länge", "€")
+    assert sleighexec(*ws, "vars", "room").stdout == "L\\xe4nge\t1\t0\t0\tfifo\n"
+    assert sleighexec(*ws, "fetch", "room", "Länge").stdout == "'\\u20ac'\n"
+
+
 def test_without_a_server_the_error_names_the_remedy(run_directory: Path) -> None:
     done = sleighexec("ws", "list")
     assert done.returncode == 1
