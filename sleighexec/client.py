@@ -245,8 +245,6 @@ class SocketConnection:
         except BaseException as error:
             if amid or (counts and counts[0] != len(pieces[0])):
                 self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was sent"))
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)  # the other side has half a frame
             raise
 
     def wait(
@@ -330,8 +328,6 @@ class SocketConnection:
         if self._forked:
             return
         self._lose(ConnectionLostError("the connection was closed"))
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self.memory = self._decoder.locate = None  # else its segments would stay mapped
 
@@ -441,8 +437,11 @@ class SocketConnection:
             self.post(Release(reply.place[:1]), ONE_WAY)
 
     def _lose(self, error: BaseException) -> ConnectionLostError:
+        """From now on the connection is lost, to the server too: what it has lent us goes back."""
         with self._lock:
             if self._lost is None:
                 self._lost = ConnectionLostError(f"the server went away: {error}")
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
             self._state.notify_all()
             return ConnectionLostError(*self._lost.args)

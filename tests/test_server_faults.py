@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from sleighexec import NetWorkSpace, NwsServer, SleighExecutor, current_worker, errors
+from sleighexec.client import SocketConnection
 from tests.conftest import blocked, wait_for
 
 PATIENCE = 20
@@ -115,3 +117,27 @@ def test_a_store_that_failed_may_have_happened_and_a_lost_fetch_takes_nothing(
         with pytest.raises(errors.ConnectionLostError):
             other.store("x", 2)
         assert list(ws.ifetchTry("x")) == [1]
+
+
+def test_what_is_lent_over_a_connection_that_is_lost_here_goes_back(
+    start: StartDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, url = start("unix")
+    with NwsServer(url=url) as watcher, NwsServer(url=url) as interrupted:
+        room = watcher.useWs("room")
+        interrupted.openWs("its own").store("x", 1)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(interrupted.useWs("room").fetch, "x")
+            blocked(room, "x", fetchers=1)
+
+            def interrupt(count: int) -> object:
+                raise KeyboardInterrupt
+
+            connection = cast("SocketConnection", interrupted._connection)
+            monkeypatch.setattr(connection._decoder, "received", interrupt)  # once: it is lost then
+            room.store("x", "for whoever is there")
+            assert isinstance(waiting.exception(PATIENCE), KeyboardInterrupt)
+        with pytest.raises(errors.ConnectionLostError, match="KeyboardInterrupt came amid"):
+            interrupted.listWss()
+        assert room.fetch("x", timeout=PATIENCE) == "for whoever is there"
+        wait_for(lambda: "its own" not in watcher.listWss(), "its workspace is deleted")
