@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from sleighexec.hints import TYPE_CHECKING
@@ -90,8 +90,11 @@ class _Waiter:
 
     def __init__(self, client: Client, tag: int, request: Fetch | Find) -> None:
         self.client, self.tag, self.request = client, tag, request
-        self.lines: list[deque[_Waiter]] = []
+        self.lines: list[Line] = []
         self.waiting = True
+
+
+Line = OrderedDict[_Waiter, None]  # who waits, in order; each can leave it from anywhere
 
 
 class Variable:
@@ -108,8 +111,8 @@ class Variable:
         self.values: deque[Value] = deque()
         self.first = 0
         self.early: deque[int] = deque()
-        self.fetchers: deque[_Waiter] = deque()
-        self.finders: deque[_Waiter] = deque()
+        self.fetchers: Line = OrderedDict()
+        self.finders: Line = OrderedDict()
         self.lent = 0  # loans that are out
         self.deleted = False
 
@@ -237,7 +240,7 @@ class Space:
         waiter = waiters[tag] = _Waiter(client, tag, request)
         for variable in variables:
             line = variable.finders if type(request) is Find else variable.fetchers
-            line.append(waiter)
+            line[waiter] = None
             waiter.lines.append(line)
         if request.timeout is not None:
             self._compact_deadlines()
@@ -588,14 +591,16 @@ class Space:
         for line in (variable.finders, variable.fetchers):
             passed_over = []  # iterators that have seen all of this
             while line and variable.values:
-                waiter = line.popleft()
+                waiter, _ = line.popitem(last=False)
                 reply = self._take(waiter.client, waiter.request, variable)
                 if reply is None:
                     passed_over.append(waiter)
                 else:
                     self._leave(waiter)
                     effects.append((waiter.client, waiter.tag, reply))
-            line.extendleft(reversed(passed_over))
+            for waiter in reversed(passed_over):
+                line[waiter] = None
+                line.move_to_end(waiter, last=False)
         return effects
 
     def _return(self, variable: Variable, values: Iterable[Value], index: int) -> Effects:
@@ -650,8 +655,7 @@ class Space:
     def _out_of_line(self, waiter: _Waiter) -> None:
         waiter.waiting = False
         for line in waiter.lines:
-            if line and waiter in line:
-                line.remove(waiter)
+            line.pop(waiter, None)
         if self._account is not None:
             self._account.waiting -= len(waiter.lines)
 
@@ -670,8 +674,6 @@ class Space:
             self._account.variables -= 1
         effects: Effects = []
         for waiter in [*variable.finders, *variable.fetchers]:
-            if not waiter.waiting:  # it named the variable twice
-                continue
             self._leave(waiter)
             reply = Failed("deleted", f"{variable.name} was deleted while somebody waited")
             effects.append((waiter.client, waiter.tag, reply))

@@ -8,20 +8,28 @@ from sleighexec.messages import SINGLE, Fetch, Find
 from sleighexec.space import Space
 
 
+def turn_around(line):
+    """The last in line is the first."""
+    for waiter in reversed(list(line)):
+        line.move_to_end(waiter)
+
+
 class ServesTheNewestFetcherFirst(Space):
     def _serve(self, variable):
-        variable.fetchers.reverse()
+        turn_around(variable.fetchers)
         try:
             return super()._serve(variable)
         finally:
-            variable.fetchers.reverse()
+            turn_around(variable.fetchers)
 
 
 class ServesOneFinderOnly(Space):
     def _serve(self, variable):
-        others = [variable.finders.pop() for _ in range(len(variable.finders) - 1)]
+        others = list(variable.finders)[1:]
+        for waiter in others:
+            del variable.finders[waiter]
         effects = super()._serve(variable)
-        variable.finders.extend(reversed(others))
+        variable.finders.update(dict.fromkeys(others))
         return effects
 
 
@@ -110,7 +118,7 @@ class LeavesTheTimedOutInLine(Space):
         effects = super().tick(now)
         for waiter in late:
             for line in waiter.lines:
-                line.append(waiter)
+                line[waiter] = None
         return effects
 
 

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from sleighexec import space
 from sleighexec.messages import (
     FIFO,
     LIFO,
@@ -792,6 +793,18 @@ def test_what_a_vanished_client_held_never_goes_to_itself(house):
     house.wait("a")
     assert house.space.disconnect("a") == []
     assert house.values() == [1]
+
+
+def test_who_is_served_is_not_looked_for_among_all_others(house, monkeypatch):
+    compared = []
+    monkeypatch.setattr(space._Waiter, "__eq__", lambda *both: compared.append(both), raising=False)
+    monkeypatch.setattr(space._Waiter, "__hash__", object.__hash__, raising=False)
+    for client in range(300):
+        house.wait(client, "x", "y", verb=Find)
+        house.wait(client, "x", "y")
+    house.store(*range(300))
+    assert house.lines() == []
+    assert len(compared) < 100
 
 
 def test_the_waiters_of_a_vanished_client_leave_every_line(house):

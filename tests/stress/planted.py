@@ -58,13 +58,19 @@ class ServesAFetcherBeforeAFinder(Space):
             variable.finders, variable.fetchers = variable.fetchers, variable.finders
 
 
+def turn_around(line: Any) -> None:
+    """The last in line is the first."""
+    for waiter in reversed(list(line)):
+        line.move_to_end(waiter)
+
+
 class ServesTheNewestFetcherFirst(Space):
     def _serve(self, variable: Any) -> Any:
-        variable.fetchers.reverse()
+        turn_around(variable.fetchers)
         try:
             return super()._serve(variable)
         finally:
-            variable.fetchers.reverse()
+            turn_around(variable.fetchers)
 
 
 class ReturnsLoansToTheEnd(Space):
