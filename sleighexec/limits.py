@@ -16,6 +16,13 @@ MAX_NAME = 1024  # bytes of UTF-8
 VALUE_BYTES = 256  # bytes of memory that a value takes beside its own
 PIECE_BYTES = 256  # bytes of memory that a piece of unsent output takes beside its own
 
+VALUES, VARIABLES, PLACES = "values", "variables", "places of blocked fetches and finds"
+REMEDIES = {
+    VALUES: "fetch some, or delete variables that nobody needs",
+    VARIABLES: "delete variables or workspaces that nobody needs",
+    PLACES: "let fewer clients wait at once, or give them a timeout",
+}
+
 
 class Limits:
     """How much a server keeps for its clients.
@@ -83,7 +90,7 @@ class Account:
                 "the server with a higher --max-bytes"
             )
         if self.values + len(values) > limits.values:
-            return _too_many(self.values, "values", limits.values)
+            return _too_many(self.values, VALUES, limits.values)
         self.values += len(values)
         self.value_bytes += size
         return ""
@@ -94,8 +101,8 @@ class Account:
         if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME for name in names):
             return f"a name has at most {MAX_NAME} bytes: choose a shorter one"
         for count, more, limit, what in (
-            (self.variables, len(names), limits.variables, "variables"),
-            (self.waiting, waiting, limits.waiting, "places of blocked fetches and finds"),
+            (self.variables, len(names), limits.variables, VARIABLES),
+            (self.waiting, waiting, limits.waiting, PLACES),
         ):
             if more and count + more > limit:
                 return _too_many(count, what, limit)
@@ -103,7 +110,7 @@ class Account:
 
 
 def _too_many(count: int, what: str, limit: int) -> str:
-    return f"the workspace server keeps {count} {what} and no more than {limit}"
+    return f"the workspace server keeps {count} {what} and no more than {limit}: {REMEDIES[what]}"
 
 
 def _total(values: Sequence[Value]) -> int:

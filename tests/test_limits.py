@@ -71,13 +71,13 @@ def test_what_is_on_loan_makes_room_only_when_it_is_settled():
 def test_there_may_be_so_many_values_variables_and_waiters():
     house = House(values=2, variables=3, waiting=3)
     assert [house.store("x"), house.store("x")] == [m.Done(), m.Done()]
-    refused(house.store("x"), "2 values")
+    refused(house.store("x"), "2 values and no more than 2: fetch some, or delete variables")
     assert house.fetch("y", timeout=0) == m.Nothing()
-    refused(house.fetch("z", timeout=0), "3 variables")
+    refused(house.fetch("z", timeout=0), "3 variables and no more than 3: delete variables")
     refused(house.ask(m.Open("another")), "3 variables")
     refused(house.ask(m.Declare(house.number, "z", m.FIFO)), "3 variables")
     assert house.fetch("y", "y") is None
-    refused(house.fetch("y", "y"), "2 places")
+    refused(house.fetch("y", "y"), "and no more than 3: let fewer clients wait at once")
     assert house.fetch("y", client=OTHER) is None
     house.space.disconnect(OTHER)
     house.ask(m.DeleteVariable(house.number, "y"))
