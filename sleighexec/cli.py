@@ -135,7 +135,12 @@ def _server(options: argparse.Namespace) -> int:
     ) as server:
         text = json.dumps({"url": server.url}) if options.json else f"serving at {server.url}"
         print(text, flush=True)
-        stop.wait()
+        server.on_failure = stop.set
+        if server.failure is None:
+            stop.wait()
+    if server.failure is not None:
+        print(f"sleighexec: the server ended by an error: {server.failure!r}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -54,6 +55,8 @@ class WorkspaceServer:
 
     Attributes:
         url: What clients need to find it: `NwsServer(url=…)`.
+        failure: The error of its own by which it has ended, if one has ended it.
+        on_failure: Called then, by the thread that has served.
 
     Raises:
         OSError: The address is taken, or not of this machine; or the file cannot be used.
@@ -74,6 +77,8 @@ class WorkspaceServer:
         for name, most in (("max_bytes", max_bytes), ("max_connections", max_connections)):
             if most is not None and not most >= 1:
                 raise ValueError(f"{name} must be at least 1, not {most}")
+        self.failure: BaseException | None = None
+        self.on_failure: Callable[[], None] = lambda: None
         self._store = None if store is None else FileStore(store, sync)
         try:
             self._begin(bind, max_bytes, max_connections)
@@ -105,6 +110,7 @@ class WorkspaceServer:
             listener.close()
             raise
         self._server = Server(space)
+        self._server.on_failure = self._fail
         self._server.shares_memory = listener.family == socket.AF_UNIX
         self._server.listen(
             listener,
@@ -129,6 +135,11 @@ class WorkspaceServer:
 
     def __repr__(self) -> str:
         return f"<WorkspaceServer {self.url}>"
+
+    def _fail(self, error: BaseException) -> None:
+        """Nobody is served any more."""
+        self.failure = error
+        self.on_failure()
 
     def _facts(self) -> dict[str, Any]:
         """How it is, for monitors."""

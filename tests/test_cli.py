@@ -143,6 +143,21 @@ def test_a_server_that_was_killed_leaves_nothing_in_the_way(run_directory: Path)
         assert client.listWss() == ""
 
 
+def test_a_server_that_can_serve_nobody_does_not_stay(run_directory: Path) -> None:
+    program = (
+        "import sys; from sleighexec import cli, server\n"
+        "def fail(self, timeout): raise LookupError('a bug')\n"
+        "server.Server._prepare = fail\n"
+        "sys.exit(cli.main(['server']))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].endswith("ended by an error: LookupError('a bug')")
+    assert not list(run_directory.iterdir())
+
+
 def test_the_doctor_finds_this_machine_well(run_directory: Path) -> None:
     run = sleighexec("doctor")
     assert run.returncode == 0, run.stdout
