@@ -84,6 +84,7 @@ GROUPS = [  # one call behind the other, by what they return or do; in each, of 
     ["list"],
 ]
 KINDS = [kind for group in GROUPS for kind in group]  # of call 1, 2, …
+LONE = ["int", "set", "error", "printed", "list"]  # …and where each is sent by itself
 RESULTS = {"int": 6, "float": 0.5, "pair": (1, -2.5), "set": {1, 2}, "dict": {"a": 1}}
 RESULTS |= {"printed": 7, "list": [1, "x"]}
 
@@ -102,9 +103,10 @@ def text_of(kind: str) -> str:
 
 
 class Seen:
-    """What was found of the calls."""
+    """What was found of the calls, of so many kinds."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: list[str]) -> None:
+        self.kinds = kinds
         self.outcomes: dict[int, Any] = {}
         self.printed: dict[int, str] = {}
 
@@ -126,7 +128,7 @@ class Seen:
 
         `present`: what that has printed, if it has not; `before`: by call, what we saw of that.
         """
-        ended = KINDS[: len(self.outcomes)]
+        ended = self.kinds[: len(self.outcomes)]
         assert len(ended) in (begun - 1, begun), (begun, self.outcomes)
         wanted = [RESULTS.get(kind, "error") for kind in ended]
         assert [*self.outcomes] == [*range(1, len(ended) + 1)], self.outcomes
@@ -134,7 +136,7 @@ class Seen:
         for number, kind in enumerate(ended, 1):
             assert self.printed.get(number, "") == text_of(kind), (number, self.printed)
         if len(ended) < begun:
-            assert text_of(KINDS[begun - 1]).startswith(present), (begun, present)
+            assert text_of(self.kinds[begun - 1]).startswith(present), (begun, present)
             assert present.startswith(before.get(begun, "")), (begun, present, before)
             before[begun] = present
 
@@ -152,17 +154,16 @@ def of_worker(*, lone: bool = False) -> Scenario:
     others = socket.socketpair()
     workers: list[Worker] = []
     ours.setblocking(False)
+    kinds = LONE if lone else KINDS
     groups = [
         (1, PLAIN, (), LIMITS if group == ["list"] else None, [(kind,) for kind in group])
-        for group in GROUPS
+        for group in ([[kind] for kind in LONE] if lone else GROUPS)
     ]
-    if lone:
-        groups = [(*group[:4], [item]) for group in groups for item in group[4]]
     batches = [
         Calls((pickling.pack(([], part, [])),), number, 0)
         for number, part in enumerate([[group] for group in groups] if lone else [groups], 1)
     ]
-    decoder, sent = wire.Decoder(), Seen()
+    decoder, sent = wire.Decoder(), Seen(kinds)
 
     def prepare() -> None:
         make(others[0], Journal())
@@ -197,7 +198,7 @@ def of_worker(*, lone: bool = False) -> Scenario:
             for _, message in decoder.feed(ours.recv(1 << 16)):
                 assert type(message) is Results
                 sent.add(bytes(message.values[0].head))
-        seen = Seen()
+        seen = Seen(kinds)
         seen.outcomes.update(sent.outcomes)
         seen.printed.update(sent.printed)
         seen.add(records)
@@ -237,7 +238,7 @@ def of_dask_worker(name: str) -> Scenario:
         before = now
         remains = of_dask.read(name, 1)
         assert remains is not None
-        seen = Seen()
+        seen = Seen(KINDS)
         seen.add(remains.records)
         seen.check(remains.begun, remains.printed.decode(), printed)
 
