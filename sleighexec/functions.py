@@ -102,9 +102,16 @@ def places_of(needs: tuple[GlobalValue, ...]) -> Places:
 
 
 class SharedValue(GlobalValue):
-    """The value of a Shared handle. When nobody needs it any more, workers forget it."""
+    """The value of a Shared handle. When nobody needs it any more, workers forget it.
 
-    __slots__ = ("__weakref__",)
+    `table`: stands for the FunctionTable that made the handle, whose workers know it by its name.
+    """
+
+    __slots__ = ("__weakref__", "table")
+
+    def __init__(self, name: str, payload: Payload, table: object) -> None:
+        super().__init__(SHARED, name, 1, payload)
+        self.table = table
 
 
 def named(function: Any) -> str:
@@ -176,6 +183,7 @@ class FunctionTable:
         self._path: GlobalValue | None = None
         self._seen_path: list[str] = []  # the sys.path that it is made of
         self.forgotten: list[str] = []  # names of shared values that nobody needs any more
+        self._identity = object()  # by which our own handles are known
         self._more_path = list(more_path)
         self.keep: Callable[[Any], Any] = bytes  # copies a buffer, for as long as it is needed
         self.apply = Definition(0, "apply", Payload(b""), (), ())  # built into every worker
@@ -247,7 +255,7 @@ class FunctionTable:
         """The same, of what is known to be more than that."""
         with self._lock:
             payload, needed, shared = pickling.dump_call(call, self._namespace_of)
-            return payload, (*self._needs(self._values_of(needed)), *shared)
+            return payload, (*self._needs(self._values_of(needed)), *self._ours(shared))
 
     def share(self, value: object) -> pickling.Shared:
         """A handle that stands for a value, as it is now, in the arguments of calls.
@@ -281,9 +289,23 @@ class FunctionTable:
         name = str(next(self._versions))
         # What becomes of the value's own buffers later does not matter.
         payload = Constant(payload.head, [self.keep(buffer) for buffer in payload.buffers])
-        sent = SharedValue(SHARED, name, 1, payload)
+        sent = SharedValue(name, payload, self._identity)
         weakref.finalize(sent, self.forgotten.append, name).atexit = False
         return pickling.Shared(value, (*needs, sent))
+
+    def _ours(self, shared: list[GlobalValue]) -> list[GlobalValue]:
+        """What handles need, if all of these are ours.
+
+        Workers know handles by names that each table counts for itself: one of another executor
+        would stand for whatever has the same name here.
+        """
+        for each in shared:
+            if type(each) is SharedValue and each.table is not self._identity:
+                raise ValueError(
+                    "a handle goes into the calls of the executor only whose share() made it: "
+                    "share its value here too"
+                )
+        return shared
 
     def _define(self, function: Any, entry: _Entry | None) -> Definition | None:
         if pickling.travels_by_name(function):
