@@ -20,7 +20,7 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sleighexec import payload as pickling
 from sleighexec import raised
@@ -67,7 +67,9 @@ CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws"
 _MISSING = object()
 _SYS_PATH = (0, "sys.path")  # the namespace key under which the caller's sys.path travels
 _DEFINABLE = frozenset({types.BuiltinFunctionType, type, functools._lru_cache_wrapper})
-_STABLE = frozenset({*pickling.SIMPLE, types.ModuleType, types.BuiltinFunctionType})
+_STABLE = frozenset(
+    {*pickling.SIMPLE, types.ModuleType, types.BuiltinFunctionType, pickling.Shared}
+)
 
 
 class Constant(Payload):
@@ -138,7 +140,7 @@ class Definition:
 class _Global:
     """What the client last saw of a global: the very object, and what became of it."""
 
-    __slots__ = ("inner", "print_", "sent", "stable", "value")
+    __slots__ = ("inner", "print_", "sent", "shared", "stable", "value")
 
     def __init__(
         self,
@@ -147,9 +149,10 @@ class _Global:
         print_: bytes,
         sent: GlobalValue,
         inner: pickling.Needed,
+        shared: Sequence[GlobalValue] = (),  # what the handles in it need
     ) -> None:
         self.value, self.stable, self.print_ = value, stable, print_
-        self.sent, self.inner = sent, inner
+        self.sent, self.inner, self.shared = sent, inner, shared
 
 
 # Stands for a global that has no value here yet.
@@ -354,8 +357,11 @@ class FunctionTable:
         try:
             payload, stable = pickling.dumps_named(value), _is_stable(value)
             inner: pickling.Needed = {}
+            shared: list[GlobalValue] = []
             if payload is None:
-                payload, inner, alone = pickling.dump_global(name, value, self._namespace_of)
+                known_as = self._namespace_of
+                payload, inner, shared, alone = pickling.dump_global(name, value, known_as)
+                self._ours(shared)
                 stable = stable or alone
         except Exception as error:
             raised.add_note(
@@ -370,13 +376,15 @@ class FunctionTable:
             sent = known.sent
         else:
             sent = GlobalValue(key, name, next(self._versions), constant(payload))
-        known = _Global(value, stable, fingerprint, sent, inner)
+        known = _Global(value, stable, fingerprint, sent, inner, shared)
         self._globals[key, name] = known
         return known
 
     def _needs(self, values: list[tuple[dict[str, Any], str, _Global]]) -> tuple[GlobalValue, ...]:
-        needs = (seen.sent for _, _, seen in values if seen is not _ABSENT)
-        return (self._sys_path(), *needs)
+        known = [seen for _, _, seen in values if seen is not _ABSENT]
+        # A worker rebuilds them in this order: what handles stand for must be there before.
+        shared = (each for seen in known for each in seen.shared)
+        return tuple(dict.fromkeys((self._sys_path(), *shared, *(seen.sent for seen in known))))
 
     def _sys_path(self) -> GlobalValue:
         if self._path is None or self._seen_path != sys.path:

@@ -376,7 +376,7 @@ def dump_call(
 
 def dump_global(
     name: str, value: object, namespace_of: Callable[[dict[str, Any]], NamespaceKey]
-) -> tuple[Payload, Needed, bool]:
+) -> tuple[Payload, Needed, list[Any], bool]:
     """The same for what a global variable has, and whether that is all that it can ever mean.
 
     What the script has from a module by `from module import name` is taken from there again where
@@ -386,13 +386,13 @@ def dump_global(
     own = module.own(value)
     if own is value:
         try:
-            return *dump_call(value, namespace_of)[:2], False
+            return *dump_call(value, namespace_of), False
         except Exception:  # it is raised again, if nothing else helps
             pass
     home = module.home_of(name, value)
     if home is not None:
-        return dumps(module.Imported(home, name)), {}, True
-    return *dump_call(own, namespace_of, of_global=True)[:2], own is not value
+        return dumps(module.Imported(home, name)), {}, [], True
+    return *dump_call(own, namespace_of, of_global=True), own is not value
 
 
 _call_pickler_class: Any = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from sleighexec import SleighExecutor
+from sleighexec import SleighExecutor, WorkerLost
 
 
 @pytest.fixture
@@ -33,3 +34,27 @@ def test_a_handle_of_another_executor_is_refused_and_never_taken_for_one_of_ours
         assert calls[1].result(60) == ["ours"]
         assert one.submit(get, one.share(theirs.value)).result(60) == ["theirs"]
         assert other.submit(get, theirs).result(60) == ["theirs"]
+
+
+def test_a_handle_in_a_global_variable_stands_for_its_object(
+    one: SleighExecutor,
+) -> None:
+    handle = one.share({"a": 1})
+
+    class Owner:
+        table = handle
+
+    space = {"TABLE": handle, "TABLES": [handle], "Owner": Owner, "__name__": "__main__"}
+    exec(  # as a script would have it
+        "def look(key): return TABLE[key], TABLES[0][key], Owner.table[key]\n"
+        "def same(): return TABLE is TABLES[0]\n",
+        space,
+    )
+    look: Any = space["look"]
+    assert one.submit(look, "a").result(60) == (1, 1, 1)
+    assert list(one.map(look, "aa")) == [(1, 1, 1)] * 2
+    assert one.submit(space["same"]).result(60)
+    assert isinstance(one.submit(os._exit, 1).exception(60), WorkerLost)
+    assert one.submit(look, "a").result(60) == (1, 1, 1)  # the next worker has it, too
+    space["TABLE"] = one.share({"a": 2})
+    assert one.submit(look, "a").result(60) == (2, 1, 1)
