@@ -196,9 +196,10 @@ def test_a_function_gets_each_line() -> None:
     assert [line for _, line in lines[4:]] == list(map(str, range(3000)))
 
 
-def test_a_function_that_fails_harms_nothing(caplog: Any) -> None:
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt])
+def test_a_function_that_fails_harms_nothing(caplog: Any, error: type[BaseException]) -> None:
     def fail(rank: int, line: str) -> None:
-        raise ValueError("not mine")
+        raise error("not mine")
 
     with SleighExecutor(1, output=fail) as executor:
         assert executor.submit(say, "one", "two").result(PATIENCE) == 2
@@ -266,6 +267,30 @@ def test_an_initializer_that_fails_is_logged_here(caplog: Any) -> None:
     [record] = caplog.records
     assert (record.name, record.getMessage()) == ("concurrent.futures", "Exception in initializer:")
     assert "ValueError: no" in record.exc_text
+
+
+def test_a_handler_that_fails_keeps_no_record_from_others(caplog: Any) -> None:
+    caplog.set_level(logging.INFO)
+    seen: list[str] = []
+
+    class Failing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+            raise SystemExit
+
+    logger, handler = logging.getLogger("failing"), Failing()
+    logger.addHandler(handler)
+    try:
+        with SleighExecutor(1) as executor:
+            executor.submit(log_all, "failing", ["one", "two", "three"]).result(PATIENCE)
+    finally:
+        logger.removeHandler(handler)
+    assert seen == ["one", "two", "three"]
+
+
+def log_all(name: str, messages: list[str]) -> None:
+    for message in messages:
+        logging.getLogger(name).info(message)
 
 
 def test_logging_can_be_left_alone(caplog: Any, capfd: Any) -> None:

@@ -97,7 +97,7 @@ def hand_on(output: Any, rank: int, report: Report) -> None:
                 output(rank, item)
             else:
                 output_log.info("%s", item, extra={"sleigh_worker": rank})
-        except Exception:
+        except BaseException:  # SystemExit of a function must not keep the next lines from it
             log.exception("sleighexec: what a task printed or logged could not be handed on")
 
 
