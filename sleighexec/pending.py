@@ -391,10 +391,16 @@ class SleighPending(Sequence["Future[Any]"]):
 
 
 class ResultIterator(Iterator[Any]):
-    """The results of an imap or starmap in order; its arguments are read a window ahead."""
+    """The results of an imap or starmap in order; its arguments are read a window ahead.
+
+    Safe from several threads: each result goes to one of them.
+    """
 
     def __init__(self, rows: Iterator[Row], submit: Submit, policy: Policy, window: float) -> None:
         self._rows, self._submit, self._policy, self._window = rows, submit, policy, window
+        # Held while the arguments are read, so that nobody takes that for the end; not by who
+        # waits for a result. Reentrant: they may ask for results themselves.
+        self._reading = free_in_child(threading.RLock())
         self._ahead: deque[SleighFuture[Any]] = deque()
         self._exhausted = False
         self._problem: BaseException | None = None  # of the rows: raised at its place
@@ -405,18 +411,20 @@ class ResultIterator(Iterator[Any]):
     @property
     def buffered(self) -> int:
         """Results that are there and have not been taken."""
-        return sum(future.done() for future in self._ahead)
+        return sum(future.done() for future in [*self._ahead])
 
     def __iter__(self) -> ResultIterator:
         return self
 
     def __next__(self) -> Any:
-        while self._ahead:
-            future = self._ahead[0]
-            failed = _error_of(future) is not None
-            self._ahead.popleft()
-            self.returned += 1
-            self._fill()
+        while (future := self._take()) is not None:
+            try:
+                failed = _error_of(future) is not None
+            except BaseException:  # Ctrl-C: who asks next gets it
+                with self._reading:
+                    self._ahead.appendleft(future)
+                raise
+            self._fill(returned=1)
             if failed and self._policy.skips:
                 continue
             try:
@@ -428,8 +436,8 @@ class ResultIterator(Iterator[Any]):
                 self.stop()
                 raise
         self.stopped = True
-        if self._problem is not None:
-            problem, self._problem = self._problem, None
+        problem, self._problem = self._problem, None
+        if problem is not None:
             raise problem
         raise StopIteration
 
@@ -440,26 +448,40 @@ class ResultIterator(Iterator[Any]):
     def stop(self) -> None:
         """End: what has not begun is cancelled, its results are dropped."""
         self._exhausted, self._problem = True, None
-        while self._ahead:
-            self._ahead.pop().cancel()
+        with contextlib.suppress(IndexError):  # other threads take some of them
+            while True:
+                self._ahead.pop().cancel()
         self.stopped = True
 
     def __del__(self) -> None:
         for future in getattr(self, "_ahead", ()):
             future.cancel()
 
-    def _fill(self) -> None:
-        while not self._exhausted and len(self._ahead) < self._window:
-            room = int(min(SLICE, self._window - len(self._ahead)))
-            row_slice: list[Row] = []
-            try:
-                for row in itertools.islice(self._rows, room):
-                    row_slice.append(row)
-            except Exception as error:
-                self._problem = error
-            self._exhausted = len(row_slice) < room
-            self._submit(row_slice, _Ahead(self._ahead))
-            self.submitted += len(row_slice)
+    def _take(self) -> SleighFuture[Any] | None:
+        """The call whose result is next; None: there are no more."""
+        with self._reading:
+            if not self._ahead and not self._exhausted:  # other threads wait for all there are
+                self._read(1)
+            return self._ahead.popleft() if self._ahead else None
+
+    def _fill(self, returned: int = 0) -> None:
+        """So many results were returned: submit as many calls as may be ahead of them."""
+        with self._reading:
+            self.returned += returned
+            while not self._exhausted and (ahead := self.submitted - self.returned) < self._window:
+                self._read(int(min(SLICE, self._window - ahead)))
+
+    def _read(self, count: int) -> None:
+        """Read and submit so many more calls."""
+        row_slice: list[Row] = []
+        try:
+            for row in itertools.islice(self._rows, count):
+                row_slice.append(row)
+        except Exception as error:
+            self._problem = error
+        self._exhausted |= len(row_slice) < count
+        self._submit(row_slice, _Ahead(self._ahead))
+        self.submitted += len(row_slice)
 
 
 class _Ahead:
