@@ -403,7 +403,8 @@ class ResultIterator(Iterator[Any]):
         self._reading = free_in_child(threading.RLock())
         self._ahead: deque[SleighFuture[Any]] = deque()
         self._exhausted = False
-        self._problem: BaseException | None = None  # of the rows: raised at its place
+        # Of the rows, or why no more could be submitted: raised at its place.
+        self._problem: BaseException | None = None
         self.submitted = self.returned = 0
         self.stopped = False
         self._fill()
@@ -480,8 +481,22 @@ class ResultIterator(Iterator[Any]):
         except Exception as error:
             self._problem = error
         self._exhausted |= len(row_slice) < count
-        self._submit(row_slice, _Ahead(self._ahead))
-        self.submitted += len(row_slice)
+        before = len(self._ahead)
+        try:
+            self._submit(row_slice, _Ahead(self._ahead))
+        except Exception as error:
+            if not self.submitted:
+                raise
+            # From the first of these on that no worker has, there will be no results.
+            self._problem, self._exhausted = error, True
+            latest = [self._ahead.pop() for _ in range(before, len(self._ahead))][::-1]
+            taken = [*itertools.takewhile(lambda future: not future.cancel(), latest)]
+            for future in latest[len(taken) :]:
+                future.cancel()
+            self._ahead += taken
+            self.submitted += len(taken)
+        else:
+            self.submitted += len(row_slice)
 
 
 class _Ahead:

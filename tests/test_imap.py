@@ -68,6 +68,17 @@ def test_shutdown_and_stop_of_an_imap(three: SleighExecutor) -> None:
     assert slow.buffered == 0
 
 
+def test_the_results_of_an_imap_can_be_taken_after_the_end_of_its_executor() -> None:
+    with SleighExecutor(2) as executor:
+        results = executor.imap(abs, itertools.count(), loadFactor=2)
+        assert next(results) == 0
+    assert [next(results) for _ in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
 @pytest.mark.parametrize("load", [0.1, 10, 0])
 def test_each_result_of_an_imap_goes_to_one_of_several_threads(
     three: SleighExecutor, load: float
