@@ -73,7 +73,10 @@ class Meter:
         with self._lock:
             self._done += count
             self._failed += failed
-        self._look()
+        try:
+            self._look()
+        except KeyboardInterrupt:  # the display's own: who tells of an end is not to be stopped
+            self._give_up()
 
     def close(self) -> None:
         """Show the last of it: nobody waits for more."""
@@ -111,8 +114,12 @@ class Meter:
         except KeyboardInterrupt:
             raise
         except BaseException:  # SystemExit too must not keep a result from who waits for it
-            log.exception("progress cannot be shown")
-            self._display, self._make = None, _Nothing
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Show nothing more, after an error."""
+        log.exception("progress cannot be shown")
+        self._display, self._make = None, _Nothing
 
 
 def maker(progress: Any) -> MakeDisplay | None:

@@ -79,8 +79,11 @@ def test_a_constructor_shows_all_and_a_view_may_show_none() -> None:
     s.stop()
 
 
-@pytest.mark.parametrize("error", [ValueError, SystemExit])
-@pytest.mark.parametrize("done", [0, 5])
+@pytest.mark.parametrize(
+    ("error", "done"),
+    # Where calls are submitted a KeyboardInterrupt is the caller's: it ends the call.
+    [(ValueError, 0), (SystemExit, 0), (ValueError, 20), (SystemExit, 20), (KeyboardInterrupt, 20)],
+)
 @pytest.mark.timeout(30)
 def test_a_function_that_fails_costs_no_result(
     executor: SleighExecutor, caplog: Any, error: type[BaseException], done: int
