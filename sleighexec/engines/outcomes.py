@@ -28,10 +28,22 @@ BROKEN_BY_CRASH = (
 def deliver(done: list[Outcome]) -> None:
     """Rebuild outcomes in their order, and hand them over; the list is empty then.
 
-    Runs users' code, so without the lock. Errors that are rebuilt keep this frame alive, since
-    their tracebacks do: it must not hold the results of others.
+    Runs users' code, so without the lock.
     """
     done.reverse()
+    while done:
+        try:
+            _deliver(done)
+        except BaseException:  # whatever has happened to one, the others are waited for
+            log.critical("sleighexec: an outcome could not be handed over", exc_info=True)
+
+
+def _deliver(done: list[Outcome]) -> None:
+    """All of them, from the last to the first, or to one that could not be handed over.
+
+    Errors that are rebuilt keep this frame alive, since their tracebacks do: it must not hold the
+    results of others.
+    """
     while done:
         sink, index, flag, data, buffers = done.pop()
         if flag == runs.RUN:

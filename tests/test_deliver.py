@@ -1,0 +1,35 @@
+"""Outcomes on their last step, from the engine to who waits for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sleighexec import runs
+from sleighexec.engines.outcomes import deliver
+
+
+class Waiting:
+    """Somebody who waits for calls; with an `error`, somebody who cannot be told."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+        self.got: list[Any] = []
+
+    def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
+        self.deliver_run(index, [value])
+
+    def deliver_run(self, index: int, values: list[Any], *, objects: bool = False) -> None:
+        if self.error is not None:
+            raise self.error
+        self.got += values
+
+
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(), KeyboardInterrupt()])
+def test_who_cannot_be_told_keeps_no_outcome_from_others(caplog: Any, error: BaseException) -> None:
+    waiting, gone = Waiting(), Waiting(error)
+    who = [waiting, gone, waiting, gone, waiting]
+    deliver([(each, 0, runs.RUN, [n, n], ()) for n, each in enumerate(who)])
+    assert waiting.got == [0, 0, 2, 2, 4, 4]
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"] * 2
