@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from sleighexec import runs
+from sleighexec import SleighExecutor, runs
 from sleighexec.engines.outcomes import deliver
+
+PATIENCE = 20
 
 
 class Waiting:
@@ -33,3 +36,16 @@ def test_who_cannot_be_told_keeps_no_outcome_from_others(caplog: Any, error: Bas
     deliver([(each, 0, runs.RUN, [n, n], ()) for n, each in enumerate(who)])
     assert waiting.got == [0, 0, 2, 2, 4, 4]
     assert [record.levelname for record in caplog.records] == ["CRITICAL"] * 2
+
+
+def test_a_callback_may_wait_for_what_came_together_with_its_own() -> None:
+    got: list[Any] = []
+    with SleighExecutor(1) as executor:
+        blocker = executor.submit(time.sleep, 0.2)  # the others are sent together
+        pending = executor.eachElem(abs, range(200), chunkSize=200, blocking=False)
+        other = executor.map(abs, range(200))
+        pending[0].add_done_callback(lambda _: got.append(pending[-1].result(PATIENCE)))
+        pending[1].add_done_callback(lambda _: got.append(list(other)))
+        assert pending.wait(2 * PATIENCE) == list(range(200))
+        blocker.result(PATIENCE)
+    assert got == [list(range(200)), 199]  # the second begins while the first one waits

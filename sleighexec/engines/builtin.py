@@ -33,7 +33,7 @@ from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import is_too_late, register, shut_down
 from sleighexec.engines.lines import Line, Lines, Loan
 from sleighexec.engines.losses import Losses
-from sleighexec.engines.outcomes import deliver, hand_on
+from sleighexec.engines.outcomes import deliver, go_on, hand_on
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.engines.workers import WorkerLink
@@ -135,6 +135,7 @@ class BuiltinEngine(Losses):
         self.in_loop, self.attend = self.server.in_loop, self.server.attend
         self.serve_until = self.server.serve_until
         self.server.after_round = self._after_round
+        self.server.go_on = go_on
         self.server.on_time = self._on_time
         self.server.on_failure = self._fail
         self.server.idle = self._is_idle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import reprlib
+import threading
 from collections.abc import Callable, Sequence
 
 from sleighexec import payload as pickling
@@ -25,12 +26,39 @@ BROKEN_BY_CRASH = (
 )
 
 
+class _Mine(threading.local):
+    """Of each thread: the lists that it hands over, outermost first."""
+
+    def __init__(self) -> None:
+        self.unfinished: list[list[Outcome]] = []
+
+
+_mine = _Mine()
+
+
 def deliver(done: list[Outcome]) -> None:
     """Rebuild outcomes in their order, and hand them over; the list is empty then.
 
     Runs users' code, so without the lock.
     """
     done.reverse()
+    _mine.unfinished.append(done)
+    try:
+        _hand_over(done)
+    finally:
+        _mine.unfinished.pop()
+
+
+def go_on() -> None:
+    """A callback is about to wait: hand over what this thread has not come to since it runs.
+
+    It may wait for a call whose outcome has come together with that of its own.
+    """
+    for done in [*_mine.unfinished]:
+        _hand_over(done)
+
+
+def _hand_over(done: list[Outcome]) -> None:
     while done:
         try:
             _deliver(done)
