@@ -13,7 +13,7 @@ import itertools
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -61,9 +61,8 @@ from sleighexec.options import (
 )
 from sleighexec.output import CAPTURE, LOG, PASS
 from sleighexec.payload import Shared
-from sleighexec.resources import needs_of
 from sleighexec.task import Settings, Task
-from sleighexec.views import View
+from sleighexec.views import Optioned, View, displays
 from sleighexec.wire import MAX_FRAME
 from sleighexec.workspace import NetWorkSpace, NwsServer
 
@@ -80,7 +79,7 @@ HEADROOM = 1024 * 1024  # bytes of a frame for all that travels beside the argum
 _counter = itertools.count()
 
 
-class SleighExecutor(MapCalls, EachCalls, Executor):
+class SleighExecutor(MapCalls, EachCalls, Optioned, Executor):
     """A pool of worker processes that stands where `ProcessPoolExecutor` stood.
 
     Functions may be lambdas, closures and things typed into `__main__` or a notebook; a script
@@ -212,7 +211,7 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         if inner_threads is not None:
             checked_int("inner_threads", inner_threads, 0)
         self._settings = settings_of(Settings(), retries, timeout, memory_limit)
-        self._progress = None if progress is None else _displays(progress)
+        self._progress = None if progress is None else displays(progress)
         self._functions = FunctionTable(self._module_path())
         prepared: Prepared | None = None
         if initializer is not None:
@@ -496,51 +495,8 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
             raise TypeError(f"kill takes a Future of this executor, not {future!r}")
         return future.kill()
 
-    # ------------------------------------------------------------------ options
-
-    def options(
-        self,
-        *,
-        timeout: float | None = None,
-        retries: int | None = None,
-        memory_limit: int | str | None = None,
-        priority: int | None = None,
-        resources: Mapping[str, int] | None = None,
-        progress: Any = None,
-        **others: Any,
-    ) -> View:
-        """A light view of the same pool with other settings for its calls; None: as they are.
-
-            executor.options(timeout=60, memory_limit="4 GB").map(f, xs)
-
-        Args:
-            timeout: Seconds that a call may run. Then its worker is ended (first by SIGTERM, after
-                two seconds by SIGKILL) and replaced, and the call gets `TaskTimeoutError` with
-                the stack of what it was doing. It is not tried again. Waiting does not count.
-            retries: How often a call whose worker died is tried again, but never a third time
-                when it has killed two workers.
-            memory_limit: Bytes (or "500 MB", "2 GB") that the worker may have resident while it
-                runs a call. It is looked at some times a second; beyond, the worker is killed and
-                the call gets `WorkerOutOfMemory`.
-            priority: Calls that wait with a higher one begin before those with a lower one, equal
-                ones in the order of their submission; 0 is that of all others, and it may be
-                negative. What has begun is not interrupted. `eachWorker` does not go by it.
-            resources: What the worker must have, as launchers say it: `{"gpu": 1}`. A call that
-                needs more than any worker has raises `UnsupportedOptionError` when it is
-                submitted.
-            progress: As for the constructor; False: none.
-
-        Raises:
-            UnsupportedOptionError: An option is not available with this engine.
-        """
-        if others:
-            names = ", ".join(SleighExecutor.options.__kwdefaults__ or ())
-            raise UnsupportedOptionError(f"no such option: {', '.join(others)} (there are {names})")
-        settings = settings_of(
-            self._settings, retries, timeout, memory_limit, priority, needs_of(resources)
-        )
-        self._engine.admit(settings)
-        return View(self, settings, self._progress if progress is None else _displays(progress))
+    def _view(self, settings: Settings, progress: MakeDisplay | None) -> View:
+        return View(self, settings, progress)
 
     # ------------------------------------------------------------------ the pool
 
@@ -717,12 +673,6 @@ class SleighExecutor(MapCalls, EachCalls, Executor):
         if self._shut_down:
             return f"<{type(self).__name__} shut down>"
         return f"<{type(self).__name__} {len(self.workers())} of {self._max_workers} workers>"
-
-
-def _displays(progress: Any) -> MakeDisplay | None:
-    from sleighexec.progress import maker  # few want it
-
-    return maker(progress)
 
 
 def _new_repeats() -> Repeats:

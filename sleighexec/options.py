@@ -96,7 +96,7 @@ def settings_of(
     timeout: float | None,
     memory_limit: int | str | None,
     priority: int | None = None,
-    needs: Needs = (),
+    needs: Needs | None = None,
 ) -> Settings:
     """The settings, with these in place of those of the default; None: no other."""
     if retries is None:
@@ -111,6 +111,8 @@ def settings_of(
         priority = default.priority
     elif not isinstance(priority, int) or isinstance(priority, bool):
         raise TypeError(f"priority must be an integer, not {type(priority).__name__}")
+    if needs is None:
+        needs = default.needs
     return Settings(checked_int("retries", retries, 0), timeout, limit, priority, needs)
 
 

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from sleighexec import SleighExecutor, TaskTimeoutError, WorkerLost, WorkerOutOfMemory, errors
+from sleighexec import (
+    Local,
+    SleighExecutor,
+    TaskTimeoutError,
+    WorkerLost,
+    WorkerOutOfMemory,
+    current_worker,
+    errors,
+)
 from tests.conftest import PATIENCE, plain_id
 
 
@@ -39,6 +47,25 @@ def greedy(size: int) -> int:
 def die(number: int = signal.SIGKILL, *rest: object) -> None:
     print("these are my last words", file=sys.stderr)
     os.kill(os.getpid(), number)
+
+
+# ------------------------------------------------------------------ views of views
+
+
+def test_the_options_of_a_view_keep_what_they_do_not_name() -> None:
+    seen: list[Any] = []
+    launchers = [Local(1), Local(1, resources={"gpu": 1})]
+    with SleighExecutor(launcher=launchers, retries=1) as executor:
+        view = executor.options(timeout=0.3, resources={"gpu": 1}, progress=seen.append)
+        further = view.options(priority=1).options(retries=2)
+        assert further.submit(lambda: current_worker().rank).result(PATIENCE) == 1
+        assert list(further.map(abs, [1])) == [1]
+        assert seen
+        with pytest.raises(TaskTimeoutError):
+            further.submit(sleeper, 60).result(PATIENCE)
+        with pytest.raises(WorkerLost, match="this was attempt 2"):
+            further.submit(die).result(PATIENCE)
+        assert executor.options(priority=1).submit(sleeper, 0.5).result(PATIENCE) == 0.5
 
 
 # ------------------------------------------------------------------ timeout
