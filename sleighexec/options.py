@@ -12,6 +12,10 @@ from sleighexec.launchers.base import Launcher
 from sleighexec.resources import Needs
 from sleighexec.task import Settings
 
+# A call that may take so much has no limit: it could not be written into a worker's journal.
+LONGEST = 100 * 365 * 86400  # seconds
+LARGEST = 2**63  # bytes
+
 
 def check_engine(engine: Any, others: dict[str, Any]) -> None:
     """See that `engine` is one, and that nothing is asked for that it cannot do."""
@@ -107,6 +111,10 @@ def settings_of(
         if memory_limit is None
         else checked_bytes("memory_limit", memory_limit)
     )
+    if timeout is not None and timeout >= LONGEST:
+        timeout = None
+    if limit is not None and limit >= LARGEST:
+        limit = None
     if priority is None:
         priority = default.priority
     elif not isinstance(priority, int) or isinstance(priority, bool):
@@ -119,7 +127,9 @@ def settings_of(
 def checked_bytes(name: str, value: int | str) -> int:
     """A number of bytes, from a number or from text such as "500 MB" or "2 GiB"."""
     if isinstance(value, str):
-        match = re.fullmatch(r"\s*([0-9.]+)\s*([kMGT]?)(i?)B?\s*", value, re.IGNORECASE)
+        match = re.fullmatch(
+            r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*([kMGT]?)(i?)B?\s*", value, re.IGNORECASE
+        )
         if match is None:
             raise ValueError(f'{name} must be a number of bytes, such as "500 MB", not {value!r}')
         power = " kmgt".index(match[2].lower() or " ")

@@ -54,6 +54,7 @@ class Optioned:
             timeout: Seconds that a call may run. Then its worker is ended (first by SIGTERM, after
                 two seconds by SIGKILL) and replaced, and the call gets `TaskTimeoutError` with
                 the stack of what it was doing. It is not tried again. Waiting does not count.
+                `math.inf`: as long as it takes.
             retries: How often a call whose worker died is tried again, but never a third time
                 when it has killed two workers.
             memory_limit: Bytes (or "500 MB", "2 GB") that the worker may have resident while it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as futures
+import math
 import os
 import re
 import signal
@@ -49,7 +50,7 @@ def die(number: int = signal.SIGKILL, *rest: object) -> None:
     os.kill(os.getpid(), number)
 
 
-# ------------------------------------------------------------------ views of views
+# ------------------------------------------------------------------ how limits are said
 
 
 def test_the_options_of_a_view_keep_what_they_do_not_name() -> None:
@@ -66,6 +67,15 @@ def test_the_options_of_a_view_keep_what_they_do_not_name() -> None:
         with pytest.raises(WorkerLost, match="this was attempt 2"):
             further.submit(die).result(PATIENCE)
         assert executor.options(priority=1).submit(sleeper, 0.5).result(PATIENCE) == 0.5
+
+
+@pytest.mark.parametrize("timeout", [1e10, 1e300, math.inf])
+@pytest.mark.parametrize("memory_limit", [None, 2**64, "99999999999 TB"])
+def test_a_limit_beyond_all_measure_is_none(
+    executor: SleighExecutor, timeout: float, memory_limit: int | str | None
+) -> None:
+    view = executor.options(timeout=0.01).options(timeout=timeout, memory_limit=memory_limit)
+    assert view.submit(sleeper, 0.05).result(PATIENCE) == 0.05
 
 
 # ------------------------------------------------------------------ timeout
