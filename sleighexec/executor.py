@@ -460,6 +460,8 @@ class SleighExecutor(MapCalls, EachCalls, Optioned, Executor):
         payload, needs = self._functions.dumps_call(((fn, *args), {}))
         item = constant(_fitting(payload))
         prepared = (item, needs) if sticky else None
+        if prepared is not None:
+            group = _Unstick(engine, prepared, group)
         with self._ranks_stay:
             futures: list[SleighFuture[Any]] = [
                 SleighFuture(engine, apply, needs, PICKLED, item, settings, group)
@@ -467,10 +469,6 @@ class SleighExecutor(MapCalls, EachCalls, Optioned, Executor):
             ]
             group.submitted(futures)
             engine.put_each(futures, prepared)
-        if prepared is not None:
-            unstick = _Unstick(engine, prepared)
-            for future in futures:
-                future.add_done_callback(unstick)
 
     def share(self, value: object) -> Shared:
         """A handle that any call of this executor takes in place of `value`.
@@ -686,16 +684,22 @@ def _nothing() -> None:
 
 
 class _Unstick:
-    """When a sticky call fails or is cancelled, later workers are not prepared with it."""
+    """The group of a sticky call: if that fails or is cancelled, no later worker makes it.
 
-    def __init__(self, engine: Engine, prepared: Prepared) -> None:
-        self._engine, self._prepared = engine, prepared
+    That is so before anybody hears that it has failed.
+    """
 
-    def __call__(self, future: Any) -> None:
+    def __init__(self, engine: Engine, prepared: Prepared, group: Group) -> None:
+        """`group`: of those who wait for the call."""
+        self._engine, self._prepared, self._group = engine, prepared, group
+        self.submitted = group.submitted
+
+    def ended(self, future: SleighFuture[Any]) -> None:
         from sleighexec.errors import WorkerLost
 
         if future.cancelled() or not isinstance(future.exception(), (WorkerLost, type(None))):
             self._engine.unstick(self._prepared)
+        self._group.ended(future)
 
 
 def _fitting(payload: Payload) -> Payload:

@@ -293,6 +293,7 @@ class SleighFuture(Future[T]):
 
     def _invoke_callbacks(self) -> None:
         self._ring()
+        self._leave_group()  # before that: a callback may ask the group, or wait for all of it
         for callback in self._done_callbacks:
             try:
                 callback(self)

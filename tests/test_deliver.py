@@ -49,3 +49,17 @@ def test_a_callback_may_wait_for_what_came_together_with_its_own() -> None:
         assert pending.wait(2 * PATIENCE) == list(range(200))
         blocker.result(PATIENCE)
     assert got == [list(range(200)), 199]  # the second begins while the first one waits
+
+
+def test_a_callback_may_wait_for_all_calls_of_which_its_own_is_one() -> None:
+    waited: list[Any] = []
+    outstanding: list[int] = []
+    with SleighExecutor(1) as executor:
+        blocker = executor.submit(time.sleep, 0.2)
+        pending = executor.eachElem(abs, range(4), blocking=False)
+        for future in pending:
+            future.add_done_callback(lambda _: outstanding.append(pending.check()))
+        pending[1].add_done_callback(lambda _: waited.append(pending.wait(PATIENCE)))
+        blocker.result(PATIENCE)
+    assert waited == [[0, 1, 2, 3]]
+    assert sorted(outstanding) == [0, 1, 2, 3]
