@@ -110,8 +110,9 @@ class SleighExecutor(MapCalls, EachCalls, Optioned, Executor):
         timeout, retries, memory_limit: Of every call that does not say otherwise; see `options`.
         max_pending: How many calls may wait until a worker takes them: `submit` blocks while there
             are so many, `map` and `eachElem` read their input as there is room. None: any number.
-            Calls that wait for other calls, or for one certain worker, do not count. A callback of
-            a Future never blocks, since results come in where it runs: what it submits is taken.
+            Calls that wait for other calls, or for one certain worker, do not count; those that
+            were cancelled do, until a worker comes to their place. A callback of a Future never
+            blocks, since results come in where it runs: what it submits is taken.
         on_crash: "heal", or "break": a worker's death breaks the pool, as in the standard library.
         capture_output: What tasks print also comes, line by line, into the variable `output@RANK`
             of the workspace `sleigh_ride` of this executor's server, which keeps the last 1000.

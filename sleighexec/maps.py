@@ -267,7 +267,10 @@ def _feed(executor: Any, job: MapJob, items: Iterator[Any], chunksize: int) -> I
     while chunk := list(itertools.islice(items, chunksize)):
         alive = executor()
         if alive is None:
-            raise RuntimeError("cannot schedule new futures: the executor is gone")
+            raise RuntimeError(
+                "cannot schedule new futures: the executor is gone; keep it until the results of "
+                "its map are read, with buffersize and with max_pending"
+            )
         start = len(job.items)
         try:
             alive._add(job, chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
@@ -175,3 +176,13 @@ def test_the_number_is_checked() -> None:
             SleighExecutor(1, max_pending=wrong)
     with pytest.raises(TypeError, match="max_pending"):
         SleighExecutor(1, max_pending=1.5)  # type: ignore[arg-type]
+
+
+def test_a_map_whose_executor_is_gone_says_that_it_is_to_be_kept() -> None:
+    executor = SleighExecutor(1, max_pending=2)
+    results = executor.map(abs, itertools.count())
+    assert next(results) == 0
+    del executor
+    gc.collect()
+    with pytest.raises(RuntimeError, match="keep it until the results"):
+        list(results)

@@ -63,6 +63,7 @@ class Places:
         text = f"no worker has {shown(needs)}: one has {' or '.join(offers)}"
         for error in self.given_up.values():
             text += f"; given up: {error}"
+        text += "; ask for less, or say in resources= of a launcher what its workers have"
         return UnsupportedOptionError(text)
 
     def usable(self, more: Iterable[int] = ()) -> list[int]:
