@@ -70,7 +70,6 @@ class SocketConnection:
         self._poll = select.poll()
         self._poll.register(sock.fileno(), select.POLLIN)
         self._decoder = wire.Decoder()
-        self._peeked = bytearray(1)
         self.memory: Borrower | None = None  # which the peer shares with us, for big buffers
         self._sending = free_in_child(threading.Lock())  # one frame after the other
         self._lock = free_in_child(threading.RLock())  # guards all below
@@ -358,16 +357,20 @@ class SocketConnection:
 
     def _read_as_leader(self, seconds: float | None = None) -> None:
         """Read once, and be the reader no more. What a signal handler raises is the caller's."""
-        amid = False  # of what has come
+        counts: list[int] = []  # of bytes
+        amid = False  # of what cannot be read in one step
         try:
-            if not self._is_there(seconds):
-                self._read_no_more()
-                return
-            amid = True
-            count = self._socket.recv_into(self._decoder.buffer())
-            if count == 0:
+            if seconds is not None or self._pending is not None:
+                if not self._is_there(seconds):
+                    self._read_no_more()
+                    return
+                amid = self._pending is not None  # TLS takes many
+            # One step of the interpreter, which may wait in it: what handlers raise comes before
+            # anything is read or behind it.
+            counts.extend(map(self._socket.recv_into, (self._decoder.buffer(),)))
+            if counts[0] == 0:
                 raise ConnectionLostError("the server closed the connection")
-            messages = self._decoder.received(count)
+            messages = self._decoder.received(counts[0])
             with self._lock:
                 for tag, message in messages:
                     self._file(tag, message)
@@ -378,7 +381,7 @@ class SocketConnection:
             self._lose(error)
             self._read_no_more()
         except BaseException as error:  # of a signal handler
-            if amid:
+            if amid or counts:
                 self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was read"))
             raise
 
@@ -391,15 +394,7 @@ class SocketConnection:
                     self._state.notify_all()
 
     def _is_there(self, seconds: float | None) -> bool:
-        """Wait until something can be read; False: it was not in time.
-
-        A Ctrl-C is to come here, while nothing has been read yet.
-        """
-        if self._pending is None and seconds is None:
-            # Who waits in recv is woken when the other side has read what we sent, for nothing.
-            # But it costs less than the time that a processor takes to wake from deeper sleep.
-            self._socket.recv_into(self._peeked, 1, socket.MSG_PEEK)
-            return True
+        """Wait until something can be read; False: it was not in time."""
         if self._pending is not None and self._pending():
             return True
         return bool(self._poll.poll(None if seconds is None else seconds * 1000))

@@ -151,18 +151,15 @@ class Connection:
         except ProtocolError as error:  # too large: tell instead of sending
             pieces = wire.encode(tag, Failed("limit", str(error)))
         self.send_bytes(pieces)
-        self._bound()
+        if self.limits is not None:
+            self._bound(self.limits)
 
-    def _bound(self) -> None:
+    def _bound(self, limits: Limits) -> None:
         """If it does not read, it is not heard either: what waits for it stays within a limit."""
-        if (
-            self.limits is not None
-            and self.unsent > self.limits.unsent_bytes
-            and self.waiting_replies is None
-        ):
+        if self.unsent > limits.unsent_bytes and self.waiting_replies is None:
             self.waiting_replies = deque()
             self.server._wake_for(self)  # it is not heard until it has read
-            self.deadline = time.monotonic() + self.limits.stall_seconds
+            self.deadline = time.monotonic() + limits.stall_seconds
 
     def pass_on(self, tag: int, message: Any, sock: socket.socket) -> None:
         """Send a message and, with it, the descriptor of a socket, which is closed then.
@@ -233,7 +230,8 @@ class Connection:
             held, self._held = self._held, None
             if held:
                 self.send_bytes(held)
-                self._bound()
+                if self.limits is not None:
+                    self._bound(self.limits)
 
     def flush(self) -> None:
         """Send more of what waits, as much as the socket takes."""
