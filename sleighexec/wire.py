@@ -282,8 +282,9 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
                     rest, head = (*rest, shapes), None
         else:
             flags, buffers = 0, []
-            if head is not None:
-                return [HEADER.pack(form.code, 0, 0, 0, tag, x, y)]
+            head = _head_of(form, rest) if head is None else head
+            if (length := len(head)) <= MAX_HEAD:
+                return [HEADER.pack(form.code, 0, 0, length, tag, x, y) + head]
         if head is None:
             head = _head_of(form, rest)
         sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
