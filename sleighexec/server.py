@@ -373,15 +373,14 @@ class Server:
     def _prepare(self, timeout: float | None) -> float | None:
         """Before waiting: tell the poller for what; how many seconds."""
         with self.lock.inner:
-            if timeout is None and not (self._deferred or self.closing or self._is_timed()):
-                wait = self._sleeps_until = None
-            else:
-                wait = self._patience(timeout)
             if self._to_watch:
                 for connection in self._to_watch:
                     self._watch(connection)
                 self._to_watch.clear()
-        return wait
+            if timeout is None and not (self._deferred or self.closing or self._is_timed()):
+                self._sleeps_until = None
+                return None
+            return self._patience(timeout)
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         """Do what there is to do."""
@@ -406,12 +405,9 @@ class Server:
 
     def _is_timed(self) -> bool:
         """Whether something is to happen at some time."""
-        return bool(
-            self._timed
-            or self.space.deadlines
-            or self._wake_at is not None
-            or self._accept_again is not None
-        )
+        if self._timed or self.space.deadlines:
+            return True
+        return self._wake_at is not None or self._accept_again is not None
 
     def _keep_time(self, now: float) -> None:
         """Do what is due."""
