@@ -114,7 +114,7 @@ class Outcomes:
             self.sized.update(SIZED)
 
     def write_lone(self, result: object) -> None:
-        """Write the result of a call that has no others beside it. No run is open before and after.
+        """Write the result of a call that has no others beside it, while no run is open.
 
         Raises:
             BaseException: What pickling it raises: nothing is written then.

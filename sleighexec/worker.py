@@ -321,7 +321,8 @@ class Worker:
             elif form == ROWS:
                 rows = [(Rows(pickled), range(*part)) for pickled, *part in items]
                 items = [(each, index) for each, part in rows for index in part]
-            size = count = len(items)
+            count = len(items)
+            size = max(count, 1)
             if count > 1 and self._seconds:
                 size = max(1, round(BATCH / self._seconds))
             for first in range(0, count, size):

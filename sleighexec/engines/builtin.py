@@ -607,6 +607,7 @@ class BuiltinEngine(Losses):
         return False
 
     def _hand_from(self, line: Line, worker: WorkerLink, tag: int, most: int) -> bool:
+        """Give a worker what is next in this line; False: nothing of it is wanted any more."""
         if tasks := line.take(most, len(self._waiting)):
             self._lend(worker, tag, line, tasks)
         return bool(tasks)
