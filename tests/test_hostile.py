@@ -34,6 +34,8 @@ from sleighexec.limits import Limits
 from sleighexec.session import CLIENT, Handshake
 from tests.conftest import wait_for
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def server(run_directory: Path) -> Iterator[WorkspaceServer]:

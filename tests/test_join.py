@@ -36,6 +36,8 @@ from sleighexec.session import CLIENT, MONITOR, WORKER
 from sleighexec.version import __version__
 from tests.conftest import alive, stay_in_c_code, wait_for
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 30
 WORKER_COMMAND = [sys.executable, "-m", "sleighexec", "worker"]
 

@@ -240,6 +240,7 @@ def pick(kind: str, number: int) -> object:
         "all",
     ],
 )
+@pytest.mark.once
 def test_results_that_are_numbers_or_tuples(kinds: list[str]) -> None:
     with SleighExecutor(1) as executor:
         list(executor.map(abs, range(2000)))  # many calls travel together from now on

@@ -59,6 +59,7 @@ def test_higher_ones_first_equal_ones_as_they_came(pool: Pool) -> None:
     assert pool.order() == [str(number) for _, number in expected]
 
 
+@pytest.mark.once
 def test_many_different_priorities(pool: Pool) -> None:
     numbers = random.Random(7).sample(range(-500, 500), 400)
     for number in numbers:

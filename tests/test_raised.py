@@ -302,6 +302,7 @@ def test_a_cause_that_two_errors_share_is_shared():
     assert its.__cause__ is its.__context__.__cause__
 
 
+@pytest.mark.once
 def test_a_long_chain_comes_back():
     error = first = ValueError(0)
     for n in range(1, 3000):
