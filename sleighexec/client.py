@@ -239,9 +239,9 @@ class SocketConnection:
                         sent -= pieces.pop(0).nbytes
                     if sent:
                         pieces[0] = pieces[0][sent:]
-        except OSError as error:
-            raise self._lose(error) from error
         except BaseException as error:
+            if isinstance(error, OSError) and (amid or not _is_of_handler(error)):
+                raise self._lose(error) from error
             if amid or (counts and counts[0] != len(pieces[0])):
                 self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was sent"))
             raise
@@ -377,11 +377,15 @@ class SocketConnection:
                 self._reader = 0
                 if self._sleepers:
                     self._state.notify_all()
-        except (OSError, ValueError, ProtocolError) as error:
-            self._lose(error)
-            self._read_no_more()
-        except BaseException as error:  # of a signal handler
-            if amid or counts:
+        except BaseException as error:
+            underway = amid or bool(counts)
+            if isinstance(error, (OSError, ValueError, ProtocolError)) and (
+                underway or not _is_of_handler(error)
+            ):
+                self._lose(error)
+                self._read_no_more()
+                return
+            if underway:
                 self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was read"))
             raise
 
@@ -440,3 +444,11 @@ class SocketConnection:
                     self._socket.shutdown(socket.SHUT_RDWR)
             self._state.notify_all()
             return ConnectionLostError(*self._lost.args)
+
+
+def _is_of_handler(error: BaseException) -> bool:
+    """Whether an error is that of a signal handler, if it came when nothing was underway.
+
+    Many raise TimeoutError, which is an OSError: those of the system have a number.
+    """
+    return getattr(error, "errno", None) is None

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sleighexec import SleighExecutor, WorkerLost
+from sleighexec import NetWorkSpace, SleighExecutor, WorkerLost
 from sleighexec.future import SleighFuture
 from sleighexec.interrupts import Undisturbed
 
@@ -170,6 +170,23 @@ def test_a_result_that_is_late() -> None:
         with pytest.raises(futures.TimeoutError):
             future.result(timeout=0.01)
         assert future.result(timeout=60) is None
+
+
+def test_a_connection_outlives_a_handler_that_raises_a_timeout_error(ws: NetWorkSpace) -> None:
+    """It is an OSError, as what a connection that is lost raises."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise TimeoutError("it takes too long")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(TimeoutError, match="it takes too long"):
+            ws.fetch("x")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    ws.store("x", 1)
+    assert ws.fetch("x", timeout=60) == 1
 
 
 INTERRUPTED = """
