@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,6 +231,42 @@ def test_a_worker_that_is_killed_amid_a_recall_loses_what_it_ran(
             future.result(PATIENCE)
         gate()
         long.result(PATIENCE)
+
+
+def test_what_comes_back_begins_in_the_order_of_priorities(
+    tmp_path: Path, gate: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of a high priority is lost, and tried again, and usual ones were behind it."""
+    with SleighExecutor(2) as executor:
+        engine, urgent = executor._engine, executor.options(priority=5, retries=1)
+        lead_to_read_ahead(executor)
+        monkeypatch.setattr(engine, "_recall", lambda worker: None)
+        first = executor.submit(wait_behind, tmp_path / "first")
+        wait_until_behind(tmp_path / "first")
+        for _ in range(3):
+            urgent.submit(rest)
+        long = urgent.submit(hold, str(tmp_path / "gate"))
+        behind = [executor.submit(rest) for _ in range(6)]
+        wait_until_behind(tmp_path / "gate")
+        wait_for(lambda: is_on_loan(executor), "it does not read ahead")
+        (tmp_path / "first").touch()
+        first.result(PATIENCE)
+        wait_for(lambda: len(engine._waiting) == 1, "the other one has nothing to do")
+        lend, priorities = engine._lend, []
+
+        def note(worker: WorkerLink, tag: int, line: Line, tasks: Any) -> None:
+            priorities.append(tasks[0].parts()[4].priority)
+            lend(worker, tag, line, tasks)
+
+        monkeypatch.setattr(engine, "_lend", note)
+        (holder,) = [worker for worker in links(executor) if worker.has_more()]
+        assert holder.pid is not None
+        os.kill(holder.pid, signal.SIGKILL)
+        for future in behind:
+            future.result(PATIENCE)
+        gate()
+        long.result(PATIENCE)
+        assert priorities[0] == 5
 
 
 # ---------------------------------------------------------------------- behind a call that is slow

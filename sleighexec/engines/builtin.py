@@ -591,7 +591,7 @@ class BuiltinEngine(Losses):
                 return
             if (asked := self._waiting.pop(worker, None)) is None:
                 continue
-            if line is self._lines.usual:  # those before it have nothing for who waits
+            if line is self._lines.usual and not self._lines.ranked:  # no line is before it
                 given = self._hand_from(line, worker, *asked)
             else:
                 given = self._hand_out(worker, *asked)
