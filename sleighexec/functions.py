@@ -443,6 +443,17 @@ class Known:
             out.append((definition.key, None, *self.carry(definition.payload)))
         return out
 
+    def take_back(self, news: list[Any]) -> None:
+        """What `news` gave was not sent after all."""
+        self._latest = None, ()
+        for target, detail, head, _ in news:
+            if isinstance(target, int):
+                self._functions.pop(target, None)
+            elif head is not None:
+                self._globals.pop((target, detail), None)
+            else:  # that of a handle, which is to be said again
+                self._globals[target, detail] = self._forgot = 0
+
     def forget_old(self) -> None:
         """Before each frame, here and in the worker alike: the oldest functions are dropped."""
         while len(self._functions) > KEPT:

@@ -74,3 +74,31 @@ def test_what_is_too_big_is_refused_before_anything_is_sent(executor: SleighExec
     with pytest.raises(ValueError, match="pass a file name"):
         list(executor.map(len, [b"", too_big]))
     assert executor.submit(abs, -1).result(PATIENCE) == 1
+
+
+TYPED_IN = """
+big, small = bytes(1_000_000), 5
+
+def both():
+    return len(big) + small
+
+def one():
+    return small
+"""
+
+
+def test_globals_that_are_too_big_cost_the_calls_that_need_them_only(
+    executor: SleighExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was to come with them comes with the next call that needs it."""
+    typed: dict[str, Any] = {"__name__": "__main__"}
+    exec(TYPED_IN, typed)
+    assert executor.submit(abs, -1).result(PATIENCE) == 1
+    monkeypatch.setattr("sleighexec.wire.MAX_FRAME", 500_000)
+    for _ in range(4):
+        error = executor.submit(typed["both"]).exception(PATIENCE)
+        assert "with the globals it needs it takes" in str(error)
+    for _ in range(4):
+        assert executor.submit(typed["one"]).result(PATIENCE) == 5
+    typed["big"] = b""
+    assert executor.submit(typed["both"]).result(PATIENCE) == 5

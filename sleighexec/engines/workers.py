@@ -122,6 +122,7 @@ class WorkerLink:
                 groups.append((*kind, list(items)))
         payload = pickling.pack((news, groups, [tuple(place) for place in grants]))
         if (news or size > wire.MAX_FRAME // 2) and payload.size_bytes > wire.MAX_FRAME:
+            known.take_back(news)
             raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return payload, sent, limited
 
