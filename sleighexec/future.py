@@ -20,7 +20,7 @@ from concurrent.futures._base import (
     RUNNING,
 )
 
-from sleighexec.engines.outcomes import lost_error
+from sleighexec.engines.outcomes import lost_error, put_off
 from sleighexec.errors import ForkedProcessError
 from sleighexec.forks import free_in_child
 from sleighexec.functions import Definition, GlobalValue
@@ -294,6 +294,10 @@ class SleighFuture(Future[T]):
     def _invoke_callbacks(self) -> None:
         self._ring()
         self._leave_group()  # before that: a callback may ask the group, or wait for all of it
+        if self._done_callbacks and not put_off(self._call_back):
+            self._call_back()
+
+    def _call_back(self) -> None:
         for callback in self._done_callbacks:
             try:
                 callback(self)

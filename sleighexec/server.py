@@ -119,7 +119,8 @@ class Server:
         self.shares_memory = False  # with peers on this machine, where the system can
         self._pool: Pool | None = None
         self.after_round: Callable[[], None] | None = None  # called under the lock
-        self.go_on: Callable[[], None] | None = None  # called when a callback begins to wait
+        # Called when a callback begins to wait, with what is true when it need not any more.
+        self.go_on: Callable[[Callable[[], bool]], None] | None = None
         self.on_time: Callable[[float], None] | None = None  # called under the lock; see wake_by
         self._wake_at: float | None = None
         self.on_failure: Callable[[BaseException], None] | None = None  # called under the lock
@@ -327,7 +328,7 @@ class Server:
         """
         if get_ident() == self._serving:  # a callback that waits: who else should serve meanwhile?
             if self.go_on is not None:
-                self.go_on()
+                self.go_on(done)
             while not done() and not self.closing and (left := _left(deadline)) != 0:
                 self.step(left)
         elif self.parked and not self._borrowed:

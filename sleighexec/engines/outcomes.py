@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import reprlib
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from sleighexec import payload as pickling
@@ -26,11 +27,24 @@ BROKEN_BY_CRASH = (
 )
 
 
+NESTED = 10  # callbacks that wait within each other: how many may have others begin meanwhile
+
+
 class _Mine(threading.local):
-    """Of each thread: the lists that it hands over, outermost first."""
+    """Of each thread: what it hands over, and the callbacks that it has put off.
+
+    Attributes:
+        unfinished: The lists that it hands over, outermost first.
+        puts_off: A callback waits: those of others are not to begin yet.
+        callbacks: What calls them, first to last.
+        nested: How often it calls such ones, within each other.
+    """
 
     def __init__(self) -> None:
         self.unfinished: list[list[Outcome]] = []
+        self.puts_off = False
+        self.callbacks: deque[Callable[[], None]] = deque()
+        self.nested = 0
 
 
 _mine = _Mine()
@@ -50,15 +64,42 @@ def deliver(done: list[Outcome]) -> None:
         _hand_over(done)
     finally:
         _mine.unfinished.pop()
+    _call_back(lambda: False)
 
 
-def go_on() -> None:
+def put_off(callbacks: Callable[[], None]) -> bool:
+    """Whether these are called later, since another callback waits."""
+    if _mine.puts_off:
+        _mine.callbacks.append(callbacks)
+    return _mine.puts_off
+
+
+def go_on(is_over: Callable[[], bool]) -> None:
     """A callback is about to wait: hand over what this thread has not come to since it runs.
 
-    It may wait for a call whose outcome has come together with that of its own.
+    It may wait for a call whose outcome has come together with that of its own. Callbacks of these
+    begin when all are handed over, if it must wait still: they may wait too, and a thread has room
+    for so many only.
     """
-    for done in [*_mine.unfinished]:
-        _hand_over(done)
+    if _mine.unfinished:
+        before, _mine.puts_off = _mine.puts_off, True
+        try:
+            for done in [*_mine.unfinished]:
+                _hand_over(done)
+        finally:
+            _mine.puts_off = before
+    _call_back(is_over)
+
+
+def _call_back(is_over: Callable[[], bool]) -> None:
+    """Begin the callbacks that were put off, until nobody waits for them."""
+    if _mine.nested < NESTED:
+        _mine.nested += 1
+        try:
+            while _mine.callbacks and not is_over():
+                _mine.callbacks.popleft()()
+        finally:
+            _mine.nested -= 1
 
 
 def _hand_over(done: list[Outcome]) -> None:
