@@ -57,14 +57,15 @@ def deliver(done: list[Outcome]) -> None:
     """
     if len(done) == 1:  # nobody can wait for what comes behind it
         _hand_over(done)
-        return
-    done.reverse()
-    _mine.unfinished.append(done)
-    try:
-        _hand_over(done)
-    finally:
-        _mine.unfinished.pop()
-    _call_back(lambda: False)
+    else:
+        done.reverse()
+        _mine.unfinished.append(done)
+        try:
+            _hand_over(done)
+        finally:
+            _mine.unfinished.pop()
+    if _mine.callbacks:
+        _call_back(lambda: False)
 
 
 def put_off(callbacks: Callable[[], None]) -> bool:
