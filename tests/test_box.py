@@ -36,7 +36,10 @@ def why_not() -> str | None:
     return None
 
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = [
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+    pytest.mark.once,
+]
 
 # What a container runtime does before it runs the command: its own root, name and processes.
 RUN = """\

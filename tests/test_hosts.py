@@ -36,7 +36,10 @@ PATIENCE = 20
 BARE = f"{sys.base_prefix}/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
 NO_NAMESPACES = why_not() or why_no_namespaces()
 
-pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+pytestmark = [
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+    pytest.mark.once,
+]
 real = pytest.mark.skipif(NO_NAMESPACES is not None, reason=str(NO_NAMESPACES))
 
 

@@ -18,6 +18,8 @@ from tests.conftest import wait_behind, wait_for, wait_until_behind
 from tests.stress.chaos import Chaos
 from tests.stress.planted import IMPATIENT, Planting
 
+pytestmark = pytest.mark.once
+
 PATIENCE = 60
 
 
