@@ -339,11 +339,10 @@ class Worker:
         if self._sleep > (DOZING if lone else AWAKE):
             self._wake_helper()
         groups, sent = self._groups, time.perf_counter()
+        if lone and groups:
+            self._run_lone(groups[0])
+            groups.popleft()
         while groups:
-            if lone:
-                self._run_lone(groups[0])
-                groups.popleft()
-                break
             if ahead and (len(groups) == 1 or self._seconds < BATCH):
                 ahead = False
                 if not self._leaving:
