@@ -270,6 +270,13 @@ def one_dask_cluster() -> Iterator[DaskCluster]:
 
 
 @pytest.fixture
+def three() -> Iterator[SleighExecutor]:
+    """An executor with three workers."""
+    with SleighExecutor(3) as executor:
+        yield executor
+
+
+@pytest.fixture
 def on_dask(one_dask_cluster: DaskCluster) -> Iterator[SleighExecutor]:
     """An executor on it, whose workers are all there."""
     one_dask_cluster.settle()

@@ -24,12 +24,6 @@ from tests.conftest import in_threads, wait_for
 PATIENCE = 20
 
 
-@pytest.fixture
-def three() -> Iterator[SleighExecutor]:
-    with SleighExecutor(3) as executor:
-        yield executor
-
-
 def args(*a: object) -> tuple[object, ...]:
     return a
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from sleighexec import SleighExecutor, errors
 from tests.conftest import in_threads
-
-
-@pytest.fixture
-def three() -> Iterator[SleighExecutor]:
-    with SleighExecutor(3) as executor:
-        yield executor
 
 
 def args(*a: object) -> tuple[object, ...]:
