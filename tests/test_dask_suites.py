@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("distributed")
 
 from sleighexec import NetWorkSpace, Sleigh, SleighExecutor
-from tests import test_classic, test_dependencies, test_each, test_executor, test_sleigh
+from tests import test_classic, test_dependencies, test_each, test_executor, test_imap, test_sleigh
 from tests.daskcluster import DaskCluster, dask_cluster
 
 pytestmark = [
@@ -26,7 +26,7 @@ pytestmark = [
 
 MODULES = [test_executor, test_classic]
 if os.environ.get("SLEIGHEXEC_TEST_DASK") == "all":
-    MODULES += [test_each, test_sleigh, test_dependencies]
+    MODULES += [test_each, test_imap, test_sleigh, test_dependencies]
 GIVEN = {"executor", "three", "s", "user"}
 OTHERWISE = {
     "test_workers_see_multiprocessings_parent_and_may_have_children": "workers are daemonic",
