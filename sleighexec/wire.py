@@ -36,7 +36,7 @@ SIZE = struct.Struct("!Q")
 _SMALL = struct.Struct(HEADER.format + "Q")  # what is before the only buffer and its head
 SMALL = _SMALL.size
 _START = struct.Struct("!BBHI")  # the first eight bytes of a header…
-_AS_WORDS = struct.Struct("!5Q")  # …and a small frame read with these as one number
+_AS_WORDS = struct.Struct("!5Q")  # …and a header, with one size, read with these as one number
 MAX_HEAD = 64 * 1024  # bytes of JSON
 SHORT_HEAD = 256  # bytes: such ones are remembered with what they mean
 MAX_DEPTH = 8  # lists in lists of a head; we need four
@@ -47,6 +47,7 @@ MAX_ROW = 1000  # small buffers that are received together
 SHORT = 1024  # bytes: so are buffers that are no longer than this on the average
 SHARED = 64 * 1024  # bytes from which a buffer may lie in shared memory
 ELSEWHERE = 1 << 63  # in the size of one that does
+_LENGTH = 0xFFFFFFFF  # of the head, in the first eight bytes of a header
 MAPPED = 2 * 1024 * 1024  # bytes from which a buffer is received into pages of its own
 
 Buffer = bytes | bytearray | memoryview
@@ -65,7 +66,7 @@ class _Form:
         usual: The values of these for which the head is absent, None if there are none.
         small: Whether its frame may be but header, size and buffer.
         bare: Whether there is nothing else that it could have.
-        make: The message of such a frame, out of values, x and y.
+        direct: Whether its fields are the values, x and y, in this order.
         checks: Whether a value may stand in one of these fields.
         rest_of: The values of these in a message, as a tuple.
         numbers_of: What travels as x and y.
@@ -81,9 +82,7 @@ class _Form:
         self.usual = None if m.REQUIRED in self.defaults else self.defaults
         self.small = self.values and self.usual is not None
         self.bare = self.values and not self.rest
-        self.make: Callable[[Any, int, int], Message] = cls
-        if tuple(fields) != ("values", x, y):
-            self.make = lambda values, x, y: self.message(values, x, y, self.defaults)
+        self.direct = tuple(fields) == ("values", x, y)
         self.checks = tuple(_CHECKS[fields[name][0]] for name in self.rest)
         self.rest_of = _getter(attrgetter, self.rest)
         self.numbers_of: Callable[[Any], tuple[int, int]] = lambda message: (0, 0)
@@ -97,6 +96,13 @@ class _Form:
     def message(self, values: Any, x: int, y: int, rest: tuple[Any, ...]) -> Message:
         """A message with these fields; `rest` may have more behind its own."""
         return self.cls(*self.arrange((x, y, values, *rest)))
+
+    def maker(self, rest: tuple[Any, ...]) -> Callable[[Any, int, int], Message]:
+        """What makes a message with this rest, out of values, x and y."""
+        cls, arrange = self.cls, self.arrange
+        if self.direct:
+            return cls
+        return lambda values, x, y: cls(*arrange((x, y, values, *rest)))
 
 
 def _getter(kind: Any, keys: tuple[Any, ...]) -> Callable[[Any], tuple[Any, ...]]:
@@ -136,16 +142,24 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 _PLAIN = 1  # flag: all buffers belong to one pickled value
 _EACH = 2  # flag: each buffer is a value, all of the kind in the upper four bits
 _KINDS = (PICKLE, m.TEXT, m.BYTES)
+_FLAGS = {PICKLE: _PLAIN, m.TEXT: _EACH | m.TEXT << 4, m.BYTES: _EACH | m.BYTES << 4}
 
 _FORMS: dict[type, _Form] = {}
 _BY_CODE: dict[int, _Form] = {}
-_MAKE: dict[int, Callable[[Any, int, int], Message]] = {}  # by the start of a small frame
+# By the first eight bytes of a frame of one buffer and no head: what makes its message.
+_MAKE: dict[int, Callable[[Any, int, int], Message]] = {}
+# By the first four bytes of a frame of one buffer or none: how the buffer is to be read.
+_KIND_OF: dict[int, int | None] = {}
 
 
 def _form(code: int, cls: type[m.Message], x: str | None = None, y: str | None = None) -> None:
     form = _FORMS[cls] = _BY_CODE[code] = _Form(code, cls, x, y)
     if form.small:
-        _MAKE[int.from_bytes(_START.pack(code, _PLAIN, 1, 0), "big")] = form.make
+        _MAKE[int.from_bytes(_START.pack(code, _PLAIN, 1, 0), "big")] = form.maker(form.defaults)
+    if form.values:
+        _KIND_OF.update({code << 24 | flags << 16 | 1: kind for kind, flags in _FLAGS.items()})
+    else:
+        _KIND_OF[code << 24] = None
 
 
 _form(1, m.Open)
@@ -206,14 +220,17 @@ _form(78, m.Recall, "worker")
 @lru_cache(maxsize=1024)
 def _head(code: int, rest: tuple[Any, ...]) -> bytes:
     """`code`: 1, 1.0 and True are equal, but only one of them may stand in a field."""
+    if rest == _BY_CODE[code].usual:
+        return b""
     import json  # no frame of the straight path needs it
 
     return json.dumps(rest, separators=(",", ":")).encode()
 
 
 @lru_cache(maxsize=1024)
-def _short_head(code: int, head: bytes) -> tuple[Any, ...]:
-    return _parsed(code, head)
+def _maker(code: int, head: bytes) -> Callable[[Any, int, int], Message]:
+    """What makes the messages of this kind with this short head."""
+    return _BY_CODE[code].maker(_parsed(code, head))
 
 
 def _parsed(code: int, head: bytes) -> tuple[Any, ...]:
@@ -259,47 +276,49 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     form = _FORMS[type(message)]
     x, y = form.numbers_of(message)
     try:
-        if form.bare and len(values := message.values) == 1:  # the straight path, looked for first
-            value = values[0]
-            data = value.head
-            if value.kind == PICKLE and not value.buffers and len(data) < JOIN:
-                return [_SMALL.pack(form.code, _PLAIN, 1, 0, tag, x, y, len(data)) + data]
-        rest = form.rest_of(message) if form.rest else ()
-        head = b"" if rest == form.usual else None
-        if form.values:
-            values = message.values
-            if len(values) == 1 and (value := values[0]).kind == PICKLE:
-                data = value.head
-                if not value.buffers and len(data) < JOIN:
-                    head = _head_of(form, rest) if head is None else head
-                    if (length := len(head)) <= MAX_HEAD:
-                        start = _SMALL.pack(form.code, _PLAIN, 1, length, tag, x, y, len(data))
-                        return [start + head + data]
-                flags, buffers = _PLAIN, [data, *value.buffers]
-            else:
-                flags, buffers, shapes = _row_of(values)
-                if shapes is not None:
-                    rest, head = (*rest, shapes), None
-        else:
-            flags, buffers = 0, []
-            head = _head_of(form, rest) if head is None else head
+        if not form.values:
+            head = _head_of(form, form.rest_of(message))
             if (length := len(head)) <= MAX_HEAD:
                 return [HEADER.pack(form.code, 0, 0, length, tag, x, y) + head]
-        if head is None:
-            head = _head_of(form, rest)
-        sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
-        total = sum(sizes)
-        if len(head) > MAX_HEAD or total > MAX_FRAME or len(buffers) > 0xFFFF:
-            raise ProtocolError(
-                f"a {form.cls.__name__} of {total} bytes in {len(buffers)} buffers is too large "
-                f"for one frame (at most {MAX_FRAME} bytes, {0xFFFF} buffers): store it in parts"
-            )
-        header = HEADER.pack(form.code, flags, len(buffers), len(head), tag, x, y)
+            return _encode_any(form, tag, x, y, head, 0, [], put)
+        values = message.values
+        if len(values) == 1 and not (value := values[0]).buffers:
+            data = value.head
+            if (size := len(data)) < JOIN and (flags := _FLAGS.get(value.kind)):
+                if form.bare:  # the straight path
+                    return [_SMALL.pack(form.code, flags, 1, 0, tag, x, y, size) + data]
+                head = _head_of(form, form.rest_of(message))
+                if (length := len(head)) <= MAX_HEAD:
+                    start = _SMALL.pack(form.code, flags, 1, length, tag, x, y, size)
+                    return [start + head + data]
+        rest = form.rest_of(message)
+        flags, buffers, shapes = _row_of(values)
+        head = _head_of(form, rest if shapes is None else (*rest, shapes))
+        return _encode_any(form, tag, x, y, head, flags, buffers, put)
     except struct.error as error:
         text = f"a number of a {form.cls.__name__} does not fit: {error}"
         raise ProtocolError(text) from None
-    if not buffers:
-        return [header + head]
+
+
+def _encode_any(
+    form: _Form,
+    tag: int,
+    x: int,
+    y: int,
+    head: bytes,
+    flags: int,
+    buffers: list[Any],
+    put: Put | None,
+) -> list[Buffer]:
+    """A frame with any number of buffers, of any size."""
+    sizes = [len(b) if type(b) is bytes else memoryview(b).nbytes for b in buffers]
+    total = sum(sizes)
+    if len(head) > MAX_HEAD or total > MAX_FRAME or len(buffers) > 0xFFFF:
+        raise ProtocolError(
+            f"a {form.cls.__name__} of {total} bytes in {len(buffers)} buffers is too large "
+            f"for one frame (at most {MAX_FRAME} bytes, {0xFFFF} buffers): store it in parts"
+        )
+    header = HEADER.pack(form.code, flags, len(buffers), len(head), tag, x, y)
     if put is not None and total >= SHARED:
         _put_elsewhere(buffers, sizes, put)
         total = sum(map(len, buffers))
@@ -313,13 +332,15 @@ def frame_of(cls: type[m.Message], tag: int, data: bytes, x: int, y: int) -> lis
     """As `encode`, of a message that has two numbers and bytes: it need not be made for that."""
     form = _FORMS[cls]
     if len(data) >= JOIN:
-        return encode(tag, form.make((Payload(data),), x, y))
+        return encode(tag, form.maker(form.defaults)((Payload(data),), x, y))
     return [_SMALL.pack(form.code, _PLAIN, 1, 0, tag, x, y, len(data)) + data]
 
 
 def _row_of(values: Any) -> tuple[int, list[Any], tuple[tuple[int, int], ...] | None]:
-    """Flags, the buffers of several values, and how these belong together if it must be said."""
+    """Flags, the buffers of the values, and how these belong together if it must be said."""
     kind = values[0].kind if values else None
+    if kind == PICKLE and len(values) == 1:
+        return _PLAIN, [values[0].head, *values[0].buffers], None
     buffers = [v.head for v in values if v.kind == kind and not v.buffers]
     if kind in _KINDS and len(buffers) == len(values):
         return _EACH | kind << 4, buffers, None
@@ -346,7 +367,7 @@ def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
 
 
 def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list[Any]) -> Message:
-    rest = (_short_head if len(head) <= SHORT_HEAD else _parsed)(form.code, head)
+    rest = _parsed(form.code, head)
     count = len(form.rest)
     values: Any = None
     if form.values:
@@ -387,7 +408,7 @@ class Decoder:
     def __init__(self, max_frame: int = MAX_FRAME) -> None:
         self._max_frame = max_frame
         self.locate: Locate | None = None  # for buffers in shared memory; None: there are none
-        self._scratch = memoryview(bytearray(SCRATCH))
+        self._scratch = memoryview(bytearray(SCRATCH + SIZE.size))  # what is read as one more size
         self._filled = 0
         self._large: _LargeFrame | None = None
 
@@ -395,7 +416,7 @@ class Decoder:
         """Where the next bytes belong; never empty."""
         if self._large is not None:
             return self._large.target
-        return self._scratch[self._filled :]
+        return self._scratch[self._filled : SCRATCH]
 
     def received(self, count: int) -> list[tuple[int, Message]]:
         """`count` more bytes stand in `buffer()`: the messages that are complete now.
@@ -412,83 +433,76 @@ class Decoder:
         filled = self._filled = self._filled + count
         out: list[tuple[int, Message]] = []
         start, scratch = 0, self._scratch
-        while filled - start >= SMALL:  # the straight path: nothing but small frames
+        while filled - start >= HEADER.size:
             word, tag, x, y, size = _AS_WORDS.unpack_from(scratch, start)
-            position = start + SMALL
-            end = position + size
-            if end > filled or size > self._max_frame or (make := _MAKE.get(word)) is None:
+            if (make := _MAKE.get(word)) is not None:  # the straight path: one buffer and no head
+                position = start + SMALL
+                end = position + size
+                if end <= filled and size <= self._max_frame:
+                    out.append((tag, make((Payload(bytes(scratch[position:end])),), x, y)))
+                    start = end
+                    continue
+            elif (first := word >> 32) in _KIND_OF and (length := word & _LENGTH) <= SHORT_HEAD:
+                kind = _KIND_OF[first]
+                position = start + (HEADER.size if kind is None else SMALL)
+                head = bytes(scratch[position : position + length])
+                position += length
+                if kind is None:
+                    if position <= filled:
+                        out.append((tag, _maker(word >> 56, head)(None, x, y)))
+                        start = position
+                        continue
+                elif (end := position + size) <= filled and size <= self._max_frame:
+                    values = (Payload(bytes(scratch[position:end]), (), kind),)
+                    out.append((tag, _maker(word >> 56, head)(values, x, y)))
+                    start = end
+                    continue
+            if (end := self._decode(start, out)) == start:
                 break
-            out.append((tag, make((Payload(bytes(scratch[position:end])),), x, y)))
             start = end
-        if start < filled:
-            start = self._decode(start, out)
-            left = self._filled - start
-            if start and left:
-                scratch[:left] = bytes(scratch[start : self._filled])
-            self._filled = left
-        else:
-            self._filled = 0
+        left = self._filled - start
+        if start and left:
+            scratch[:left] = bytes(scratch[start : self._filled])
+        self._filled = left
         return out
 
     def _decode(self, start: int, out: list[tuple[int, Message]]) -> int:
-        """Add the messages of any form that are whole; how far they go."""
+        """Add the message that begins there, of any form, if it is whole; where it ends."""
         scratch = self._scratch
-        while self._filled - start >= HEADER.size:
-            code, flags, n_buffers, head_size, tag, x, y = HEADER.unpack_from(scratch, start)
-            form = _BY_CODE.get(code)
-            if form is None:
-                raise ProtocolError(f"unknown kind of frame: {code}")
-            if n_buffers == 1 and flags == _PLAIN and head_size <= SHORT_HEAD:
-                # What is not whole, or lies elsewhere, ends beyond what is here.
-                position = start + SMALL + head_size
-                if position <= self._filled:
-                    (size,) = SIZE.unpack_from(scratch, start + HEADER.size)
-                    end = position + size
-                    if end <= self._filled and size <= self._max_frame:
-                        values = (Payload(bytes(scratch[position:end])),)
-                        head = bytes(scratch[position - head_size : position])
-                        out.append((tag, form.message(values, x, y, _short_head(code, head))))
-                        start = end
-                        continue
-            if head_size > MAX_HEAD:
-                raise ProtocolError(f"head of {head_size} bytes is larger than {MAX_HEAD}")
-            position = start + HEADER.size
-            need = 8 * n_buffers + head_size
-            if n_buffers and need <= self._filled - position:
-                sizes = struct.unpack_from(f"!{n_buffers}Q", scratch, position)
-                total = sum(sizes)
-                if total >= ELSEWHERE and self.locate is not None:
-                    total = sum(size & ~ELSEWHERE for size in sizes)
-                need += self._checked(total)
-            if need > SCRATCH - HEADER.size:
-                self._large = _LargeFrame(form, flags, n_buffers, head_size, tag, x, y, self)
-                self._large.take(scratch[position : self._filled])
-                start = self._filled
-                if self._large.complete:  # cannot be: it does not fit into the scratch buffer
-                    raise ProtocolError("a large frame ended early")
-                break
-            if need > self._filled - position:
-                break
-            if n_buffers == 0:
-                buffers: list[Any] = []
-                head = bytes(scratch[position : position + head_size])
-                position += head_size
-            else:
-                position += 8 * n_buffers
-                head = bytes(scratch[position : position + head_size])
-                position += head_size
-                buffers = []
-                for size in sizes:
-                    if size < ELSEWHERE:
-                        buffers.append(bytes(scratch[position : position + size]))
-                        position += size
-                    else:
-                        end = position + (size & ~ELSEWHERE)
-                        buffers.append(self._located(scratch[position:end]))
-                        position = end
-            out.append((tag, _message(form, flags, x, y, head, buffers)))
-            start = position
-        return start
+        code, flags, n_buffers, head_size, tag, x, y = HEADER.unpack_from(scratch, start)
+        form = _BY_CODE.get(code)
+        if form is None:
+            raise ProtocolError(f"unknown kind of frame: {code}")
+        if head_size > MAX_HEAD:
+            raise ProtocolError(f"head of {head_size} bytes is larger than {MAX_HEAD}")
+        position = start + HEADER.size
+        need = 8 * n_buffers + head_size
+        sizes: tuple[int, ...] = ()
+        if n_buffers and need <= self._filled - position:
+            sizes = struct.unpack_from(f"!{n_buffers}Q", scratch, position)
+            total = sum(sizes)
+            if total >= ELSEWHERE and self.locate is not None:
+                total = sum(size & ~ELSEWHERE for size in sizes)
+            need += self._checked(total)
+        if need > SCRATCH - HEADER.size:
+            self._large = _LargeFrame(form, flags, n_buffers, head_size, tag, x, y, self)
+            self._large.take(scratch[position : self._filled])
+            if self._large.complete:  # cannot be: it does not fit into the scratch buffer
+                raise ProtocolError("a large frame ended early")
+            return self._filled
+        if need > self._filled - position:
+            return start
+        position += 8 * n_buffers
+        head = bytes(scratch[position : position + head_size])
+        position += head_size
+        buffers: list[Any] = []
+        for size in sizes:
+            end = position + (size & ~ELSEWHERE)
+            data = scratch[position:end]
+            buffers.append(bytes(data) if size < ELSEWHERE else self._located(data))
+            position = end
+        out.append((tag, _message(form, flags, x, y, head, buffers)))
+        return position
 
     def feed(self, data: Buffer) -> list[tuple[int, Message]]:
         """The messages that are complete after these bytes."""
