@@ -11,6 +11,7 @@ import contextlib
 import sys
 import unicodedata
 import weakref
+from functools import lru_cache
 
 from sleighexec import payload as pickling
 from sleighexec.errors import (
@@ -187,6 +188,8 @@ class Access:
 
     def values(self, reply: Values) -> list[Any]:
         """All values in a reply; raises what `value` raises."""
+        with contextlib.suppress(Exception):  # it comes again below, and tells which one it is of
+            return pickling.loads_all(reply.values)
         return [self._rebuilt(payload, reply) for payload in reply.values]
 
     def _rebuilt(self, payload: Payload, reply: Values) -> Any:
@@ -226,6 +229,11 @@ def checked(name: str) -> str:
     """
     if not isinstance(name, str):
         raise TypeError(f"a name must be a str, not {type(name).__name__}")
+    return _checked(name)
+
+
+@lru_cache(maxsize=256)  # a program uses few of them, again and again
+def _checked(name: str) -> str:
     if not name or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME:
         raise ValueError(f"a name has 1 to {MAX_NAME} bytes of UTF-8, not {len(name)} characters")
     if not name.isprintable() and any(

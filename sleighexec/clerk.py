@@ -8,12 +8,11 @@ Used under the server's lock.
 from __future__ import annotations
 
 import time
-from weakref import WeakKeyDictionary
 
 from sleighexec.client import ONE_WAY
-from sleighexec.connections import Connection
+from sleighexec.connections import Connection, Handler
 from sleighexec.hints import Any
-from sleighexec.ledger import Ledger
+from sleighexec.ledger import STORES, Ledger
 from sleighexec.messages import (
     FORGOTTEN,
     Accept,
@@ -28,8 +27,10 @@ from sleighexec.messages import (
     Open,
     Opened,
     Release,
+    Status,
     Store,
 )
+from sleighexec.roles import Facts, state
 from sleighexec.space import Effects, Space
 from sleighexec.store import FileStore
 
@@ -39,27 +40,53 @@ KEPT = {Open, Store, Declare, DeleteVariable, DeleteWorkspace}  # what a file is
 class Clerk:
     """Serves requests to a space that others have made and will ask for again."""
 
-    def __init__(self, file: FileStore | None = None) -> None:
-        """`file`: keeps what is in persistent workspaces."""
+    def __init__(self, facts: Facts = dict, file: FileStore | None = None) -> None:
+        """`facts`: how the server is. `file`: keeps what is in persistent workspaces."""
         self._file = file
         self._ledger = Ledger()
-        self._tries: WeakKeyDictionary[Connection, dict[int, Again]] = WeakKeyDictionary()
+        self._handlers: dict[type, Handler] = {
+            Store: self._store,
+            Identify: self._meet,
+            Again: self._note,
+            Accept: Connection.share,
+            Lease: Connection.share,
+            Release: Connection.share,
+            Status: lambda connection, tag, message: state(connection, tag, facts),
+        }
 
     def serve(self, connection: Connection, tag: int, message: Any) -> None:
         """The handler of who may ask for anything."""
-        kind = type(message)
-        if kind is Store:
-            connection.server.dispatch(self._store(connection, tag, message))
-        elif kind is Identify:
-            connection.identity = message.client
-            self._ledger.meet(message.client)
-            connection.offer_memory()
-        elif kind in (Accept, Lease, Release):
-            connection.share(tag, message)
-        elif kind is Again:
-            self._tries.setdefault(connection, {})[message.store] = message
-        else:
-            connection.server.dispatch(self._do(connection, tag, message))
+        self._handlers.get(type(message), self._serve)(connection, tag, message)
+
+    def _serve(self, connection: Connection, tag: int, message: Any) -> None:
+        connection.server.dispatch(self._do(connection, tag, message))
+
+    def _meet(self, connection: Connection, tag: int, message: Identify) -> None:
+        connection.identity = message.client
+        self._ledger.meet(message.client)
+        connection.offer_memory()
+
+    def _note(self, connection: Connection, tag: int, message: Again) -> None:
+        connection.again[message.store] = message
+        if len(connection.again) > STORES:  # no store has come for the first of them
+            del connection.again[next(iter(connection.again))]
+
+    def _store(self, connection: Connection, tag: int, message: Store) -> None:
+        """Store something, unless this is another try of what has been done."""
+        name, known_as = connection.identity, tag
+        if connection.again and (again := connection.again.pop(tag, None)) is not None:
+            name, known_as = again.client, again.tag
+            workspace = self._ledger.workspace(name, known_as)
+            if workspace is None:
+                connection.deliver(tag, FORGOTTEN)
+                return
+            if workspace == message.workspace:  # else it has gone with another one of that name
+                connection.deliver(tag, Done())
+                return
+        effects = self._do(connection, tag, message)
+        if name and tag != ONE_WAY and type(effects[0][2]) is Done:
+            self._ledger.note(name, known_as, message.workspace)
+        connection.server.dispatch(effects)
 
     def _do(self, connection: Connection, tag: int, message: Any) -> Effects:
         space = connection.server.space
@@ -108,20 +135,4 @@ class Clerk:
                 file.variable_deleted(message)
             elif kind is DeleteWorkspace:
                 file.workspace_deleted(number, message.name)
-        return effects
-
-    def _store(self, connection: Connection, tag: int, message: Store) -> Effects:
-        """Store something, unless this is another try of what has been done."""
-        name, known_as = connection.identity, tag
-        again = self._tries.get(connection, {}).pop(tag, None) if self._tries else None
-        if again is not None:
-            name, known_as = again.client, again.tag
-            workspace = self._ledger.workspace(name, known_as)
-            if workspace is None:
-                return [(connection, tag, FORGOTTEN)]
-            if workspace == message.workspace:  # else it has gone with another one of that name
-                return [(connection, tag, Done())]
-        effects = self._do(connection, tag, message)
-        if name and tag != ONE_WAY and type(effects[0][2]) is Done:
-            self._ledger.note(name, known_as, message.workspace)
         return effects

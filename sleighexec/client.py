@@ -115,16 +115,16 @@ class SocketConnection:
         memory = self.memory  # read once: another thread may close us
         if memory is not None:
             memory.tidy()
-        fetch = isinstance(request, Fetch) and not request.lend
-        if isinstance(request, Fetch):
-            request.lend = True  # until we say that it has arrived
-        tag = self.next_tag()
-        if again is not None and not self._identity:
-            return FORGOTTEN
+        fetch = type(request) is Fetch and not request.lend
+        if fetch:
+            request.lend = True  # type: ignore[union-attr] # until we say that it has arrived
+        tag = next(self._tags)
         if again is not None:
+            if not self._identity:
+                return FORGOTTEN
             self.post(Again(again.client, again.tag, tag), ONE_WAY)
         try:
-            self.post(request, tag)
+            self.send(wire.encode(tag, request, None if memory is None else memory.put))
         except UNSENT:
             raise
         except BaseException:  # of a signal handler: perhaps it was sent
@@ -274,7 +274,8 @@ class SocketConnection:
                             break
                         self._sleep(left)
                     self._reader = get_ident()
-                self._read_as_leader(left)
+                if (reply := self._read_as_leader(left, tag)) is not None:
+                    return reply
         except BaseException:
             self._read_no_more()
             raise
@@ -355,15 +356,18 @@ class SocketConnection:
                 "this connection belongs to the parent process; make a new one in this process"
             )
 
-    def _read_as_leader(self, seconds: float | None = None) -> None:
-        """Read once, and be the reader no more. What a signal handler raises is the caller's."""
+    def _read_as_leader(self, seconds: float | None = None, tag: int = ONE_WAY) -> Reply | None:
+        """Read once, and be the reader no more; the reply with this tag, if it is there then.
+
+        What a signal handler raises is the caller's.
+        """
         counts: list[int] = []  # of bytes
         amid = False  # of what cannot be read in one step
         try:
             if seconds is not None or self._pending is not None:
                 if not self._is_there(seconds):
                     self._read_no_more()
-                    return
+                    return None
                 amid = self._pending is not None  # TLS takes many
             # One step of the interpreter, which may wait in it: what handlers raise comes before
             # anything is read or behind it.
@@ -372,11 +376,12 @@ class SocketConnection:
                 raise ConnectionLostError("the server closed the connection")
             messages = self._decoder.received(counts[0])
             with self._lock:
-                for tag, message in messages:
-                    self._file(tag, message)
+                for number, message in messages:
+                    self._file(number, message)
                 self._reader = 0
                 if self._sleepers:
                     self._state.notify_all()
+                return self._replies.pop(tag, None)
         except BaseException as error:
             underway = amid or bool(counts)
             if isinstance(error, (OSError, ValueError, ProtocolError)) and (
@@ -384,7 +389,7 @@ class SocketConnection:
             ):
                 self._lose(error)
                 self._read_no_more()
-                return
+                return None
             if underway:
                 self._lose(ConnectionLostError(f"{type(error).__name__} came amid what was read"))
             raise

@@ -19,6 +19,7 @@ from sleighexec.hints import TYPE_CHECKING, Any
 from sleighexec.limits import PIECE_BYTES, Limits
 from sleighexec.messages import (
     Accept,
+    Again,
     Failed,
     Lease,
     Leased,
@@ -27,6 +28,7 @@ from sleighexec.messages import (
     Release,
     Reply,
     Values,
+    bytes_of,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Connection:
         self.pending = getattr(sock, "pending", None)  # bytes of which no poll tells
         self.rest = b""  # what came behind the handshake
         self.identity = ""  # by which it is known after it has connected again, if it said so
+        self.again: dict[int, Again] = {}  # stores to come that are another try, by their tags
         self.door: Door | None = None  # where it came in
         self.limits: Limits | None = None  # none for those that we have started ourselves
         self._deadline: float | None = None
@@ -134,6 +137,8 @@ class Connection:
     def _keep_back(self, reply: Values) -> None:
         """Of many big values, those that are enough for one frame; the others wait again."""
         size, values = 0, reply.values
+        if bytes_of(values) <= MOST_AT_ONCE:
+            return
         for number, value in enumerate(values):
             if size > MOST_AT_ONCE:
                 reply.values = values[:number]
@@ -151,7 +156,7 @@ class Connection:
         except ProtocolError as error:  # too large: tell instead of sending
             pieces = wire.encode(tag, Failed("limit", str(error)))
         self.send_bytes(pieces)
-        if self.limits is not None:
+        if self.unsent and self.limits is not None:
             self._bound(self.limits)
 
     def _bound(self, limits: Limits) -> None:

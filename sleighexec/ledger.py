@@ -31,11 +31,17 @@ class Ledger:
 
     def meet(self, client: str) -> None:
         """A client has come, and has not stored anything yet."""
-        self._keep(client, 0)
+        if client in self._clients:
+            self._clients.move_to_end(client)
+        else:
+            self._add(client, 0)
 
     def note(self, client: str, tag: int, workspace: int) -> None:
         """A store was done."""
-        stores = self._keep(client, tag)
+        stores = self._clients.get(client)
+        if stores is None:
+            stores = self._add(client, tag)
+        self._clients.move_to_end(client)
         stores.done[tag] = workspace
         if len(stores.done) > STORES:
             oldest, _ = stores.done.popitem(last=False)
@@ -51,11 +57,8 @@ class Ledger:
             return None
         return stores.done.get(tag, 0)
 
-    def _keep(self, client: str, since: int) -> _Stores:
-        stores = self._clients.get(client)
-        if stores is None:
-            stores = self._clients[client] = _Stores(since)
-        self._clients.move_to_end(client)
-        while len(self._clients) > CLIENTS:
+    def _add(self, client: str, since: int) -> _Stores:
+        while len(self._clients) >= CLIENTS:
             self._clients.popitem(last=False)
+        stores = self._clients[client] = _Stores(since)
         return stores

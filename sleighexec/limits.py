@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sleighexec.messages import Value
+from sleighexec.messages import Value, bytes_of
 
 MAX_NAME = 1024  # bytes of UTF-8
 VALUE_BYTES = 256  # bytes of memory that a value takes beside its own
@@ -82,17 +82,17 @@ class Account:
 
     def admit(self, values: Sequence[Value]) -> str:
         """Count these values as stored; or else, why they are too many."""
-        limits, size = self._limits, _total(values)
-        if limits.value_bytes is not None and self.value_bytes + size > limits.value_bytes:
-            return (
-                f"{size} bytes do not fit beside the {self.value_bytes} that the workspace server "
-                f"keeps, of {limits.value_bytes} at most: fetch or delete some values, or start "
-                "the server with a higher --max-bytes"
-            )
-        if self.values + len(values) > limits.values:
+        limits, count = self._limits, self.values + len(values)
+        size = self.value_bytes + _total(values)
+        if count > limits.values:
             return _too_many(self.values, VALUES, limits.values)
-        self.values += len(values)
-        self.value_bytes += size
+        if limits.value_bytes is not None and size > limits.value_bytes:
+            return (
+                f"{size - self.value_bytes} bytes do not fit beside the {self.value_bytes} that "
+                f"the workspace server keeps, of {limits.value_bytes} at most: fetch or delete "
+                "some values, or start the server with a higher --max-bytes"
+            )
+        self.values, self.value_bytes = count, size
         return ""
 
     def refusal(self, names: Iterable[str], waiting: int = 0) -> str:
@@ -115,5 +115,6 @@ def _too_many(count: int, what: str, limit: int) -> str:
 
 def _total(values: Sequence[Value]) -> int:
     """What payloads take in memory, about."""
-    sizes = [len(value.head) if not value.buffers else value.size_bytes for value in values]
-    return VALUE_BYTES * len(values) + sum(sizes)
+    if len(values) == 1 and not values[0].buffers:  # nearly always
+        return VALUE_BYTES + len(values[0].head)
+    return VALUE_BYTES * len(values) + bytes_of(values)

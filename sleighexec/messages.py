@@ -46,6 +46,11 @@ class Payload:
         return len(self.head) + sum([memoryview(buffer).nbytes for buffer in self.buffers])
 
 
+def bytes_of(payloads: Sequence[Payload]) -> int:
+    """The bytes of all of them together."""
+    return sum([len(each.head) if not each.buffers else each.size_bytes for each in payloads])
+
+
 # Messages are no dataclasses: to make these thirty would take as long as to start the interpreter.
 # They are not frozen, only treated so; those that are made for each task have slots.
 
@@ -54,6 +59,7 @@ class Message:
     """One message. Its fields are the parameters of `__init__`."""
 
     __slots__ = ()
+    NO_NUMBER = 0  # what travels where it has no number for it
 
     def __init__(self) -> None:
         pass

@@ -21,11 +21,11 @@ import pickle
 import sys
 import types
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from sleighexec.forks import importing
 from sleighexec.hints import Any, ClassVar
-from sleighexec.messages import BYTES, TEXT, Payload
+from sleighexec.messages import BYTES, PICKLE, TEXT, Payload
 
 PROTOCOL = 5
 OUT_OF_BAND = 64 * 1024  # bytes from which a buffer stays outside the pickle
@@ -239,7 +239,17 @@ def loads(payload: Payload) -> Any:
         return str(payload.head, "utf-8", "surrogatepass")
     if payload.kind == BYTES:
         return bytes(payload.head)
-    return pickle.loads(payload.head, buffers=payload.buffers)
+    if payload.buffers:
+        return pickle.loads(payload.head, buffers=payload.buffers)
+    return pickle.loads(payload.head)  # without the keyword it takes half as long
+
+
+def loads_all(payloads: Sequence[Payload]) -> list[Any]:
+    """Each of these objects again. Raises whatever unpickling them raises."""
+    heads = [each.head for each in payloads if each.kind == PICKLE and not each.buffers]
+    if len(heads) == len(payloads):
+        return [*map(pickle.loads, heads)]
+    return [*map(loads, payloads)]
 
 
 def value_payload(value: object) -> Payload:

@@ -22,23 +22,17 @@ Facts = Callable[[], dict[str, Any]]  # how a server is; called under its lock
 def admit_by_role(facts: Facts, serve: Handler) -> Callable[[Connection, int], None]:
     """What `Server.listen` is to do with who has shown a key: a workspace server's way.
 
-    `serve`: does what somebody who may ask for anything asks for.
+    `serve`: does what somebody who may ask for anything asks for, the state of the server too.
     """
-
-    def client(connection: Connection, tag: int, message: Any) -> None:
-        if type(message) is Status:
-            state(connection, tag, facts)
-        else:
-            serve(connection, tag, message)
 
     def worker(connection: Connection, tag: int, message: Any) -> None:
         if type(message) is DeleteWorkspace and not owns(connection, message.name):
             text = f"a worker may not delete {message.name!r}, which is not its own"
             connection.deliver(tag, Failed("role", text))
         else:
-            client(connection, tag, message)
+            serve(connection, tag, message)
 
-    handlers = {CLIENT: client, WORKER: worker, MONITOR: monitor(facts)}
+    handlers = {CLIENT: serve, WORKER: worker, MONITOR: monitor(facts)}
 
     def admit(connection: Connection, role: int) -> None:
         connection.handler = handlers[role]

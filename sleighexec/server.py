@@ -292,14 +292,11 @@ class Server:
     # ------------------------------------------------------------------ the loop
 
     def _run(self) -> None:
+        self._serving = get_ident()
         try:
             while not self.closing or self._borrowed:
-                with self.lock:
-                    # Set, then asked: whoever has something to be done does it, then calls attend.
-                    self.parked = True
-                    if not self._borrowed and not self._is_lent():
-                        self.parked = False
-                        self._serving = get_ident()
+                if self.parked or self._lent_until:
+                    self._park_or_serve()
                 if self.parked:
                     self._bell.acquire(timeout=LEND)
                 else:
@@ -309,8 +306,17 @@ class Server:
         finally:
             self._close_all()
 
-    def _is_lent(self) -> bool:
-        return self._lent_until > time.monotonic() and self.idle()
+    def _park_or_serve(self) -> None:
+        """Of the loop's own thread: leave its place while that is lent."""
+        with self.lock:
+            # Set, then asked: whoever has something to be done does it, then calls attend.
+            self.parked = True
+            if self._borrowed:
+                return
+            if self._lent_until <= time.monotonic():
+                self._lent_until = 0.0
+            if not (self._lent_until and self.idle()):
+                self.parked, self._serving = False, get_ident()
 
     def _fail(self, error: BaseException) -> None:
         """Nobody would be served any more: say so loudly."""
@@ -378,15 +384,23 @@ class Server:
                 for connection in self._to_watch:
                     self._watch(connection)
                 self._to_watch.clear()
-            if timeout is None and not (self._deferred or self.closing or self._is_timed()):
-                self._sleeps_until = None
+            if timeout is None and not (
+                self._timed
+                or self.space.deadlines
+                or self._deferred
+                or self._wake_at is not None
+                or self._accept_again is not None
+                or self.closing
+            ):
+                self._sleeps_until = None  # nothing is to be done at any time
                 return None
             return self._patience(timeout)
 
     def _handle(self, events: list[tuple[int, int]]) -> None:
         """Do what there is to do."""
         with self.lock.inner:
-            self._sleeps_until = 0.0  # awake
+            # Who has set a time since we began to wait has woken us: see `_wake`.
+            timed, self._sleeps_until = self._sleeps_until is not None, 0.0  # awake
             for descriptor, events_of_it in events:
                 if (connection := self._connections.get(descriptor)) is not None:
                     if events_of_it != READ:
@@ -398,17 +412,12 @@ class Server:
                 elif descriptor == self._wakened.fileno():
                     with contextlib.suppress(BlockingIOError):
                         self._wakened.recv(4096)
-            if self._is_timed():
+            if timed:
                 self._keep_time(time.monotonic())
             if self.after_round is not None:
                 self.after_round()
-        self._run_deferred()
-
-    def _is_timed(self) -> bool:
-        """Whether something is to happen at some time."""
-        if self._timed or self.space.deadlines:
-            return True
-        return self._wake_at is not None or self._accept_again is not None
+        if self._deferred:
+            self._run_deferred()
 
     def _keep_time(self, now: float) -> None:
         """Do what is due."""

@@ -202,12 +202,14 @@ class Space:
             return [(client, tag, _no_workspace(request.workspace))]
         if request.keep is not None and request.keep < 1:
             return [(client, tag, Failed("request", f"keep is at least 1, not {request.keep}"))]
+        variable = workspace.variables.get(request.variable)
         if self._account is not None:
-            if refusal := self._refusal(workspace, (request.variable,)):
+            if variable is None and (refusal := self._refusal(workspace, (request.variable,))):
                 return [(client, tag, refusal)]
             if text := self._account.admit(request.values):
                 return [(client, tag, Failed("full", text))]
-        variable = self.variable(workspace, request.variable)
+        if variable is None:
+            variable = self.variable(workspace, request.variable)
         effects = self.put(variable, request.values)
         if request.keep is not None and len(variable.values) > request.keep:
             self._drop_oldest(variable, len(variable.values) - request.keep)
@@ -217,10 +219,13 @@ class Space:
         workspace = self._by_number.get(request.workspace)
         if workspace is None:
             return [(client, tag, _no_workspace(request.workspace))]
-        if self._account is not None and (refusal := self._refusal(workspace, request.variables)):
+        found = [workspace.variables.get(name) for name in request.variables]
+        if None in found and (refusal := self._refusal(workspace, request.variables)):
             return [(client, tag, refusal)]
-        names, there = request.variables, workspace.variables
-        variables = [there.get(name) or self.variable(workspace, name) for name in names]
+        variables = [
+            variable or self.variable(workspace, name)
+            for variable, name in zip(found, request.variables)
+        ]
         for variable in variables:
             if request.after is not None and (failure := _no_order(variable, request.after[0])):
                 return [(client, tag, failure)]
@@ -465,14 +470,12 @@ class Space:
         loan = self._loans.get(number)
         if loan is None:
             return []
-        values = loan.values
-        if count < len(values):
-            settled = [values.popleft() for _ in range(count)]
+        if count < len(loan.values):
+            settled = [loan.values.popleft() for _ in range(count)]
             loan.index += count
         else:
-            settled = list(values)
-            values.clear()
-            self._end_if_empty(loan)
+            settled, loan.values = [*loan.values], deque()
+            self._end(loan)
         if self._account is not None:
             self._account.gone(settled)
         return settled
@@ -483,7 +486,8 @@ class Space:
         if loan is None:
             return []
         returned = [loan.values.pop() for _ in range(min(count, len(loan.values)))]
-        self._end_if_empty(loan)
+        if not loan.values:
+            self._end(loan)
         return self._return(loan.variable, returned[::-1], loan.index + len(loan.values))
 
     def put_first(self, variable: Variable, values: Sequence[Value], index: int = 0) -> Effects:
@@ -519,33 +523,37 @@ class Space:
             index = self._index(variable, position)
             return Values((variable.values[position],), 0, variable.name, variable.number, index)
         assert type(request) is Fetch  # what is there is new to it: `after` is no limit here
-        count = request.count
-        if count > 1:
+        values, count = variable.values, request.count
+        if count != 1:
             # Nobody takes more than a fair share: others wait, or will come back for more.
             others = len(variable.fetchers) + variable.lent
-            count = max(1, min(count, len(variable.values) // (1 + others)))
+            count = max(1, min(count, len(values) // (1 + others)))
             if variable.early:
                 count = self._run(variable, count)
-        index = variable.early[0] if variable.early else variable.first
-        taken: deque[Value] = deque()
-        count = min(count, len(variable.values))
         if variable.mode == FIFO and not variable.early:  # nearly always: a row from the front
-            taken.extend([variable.values.popleft() for _ in range(count)])
+            index = variable.first
+            taken = [values.popleft()] if count == 1 else [values.popleft() for _ in range(count)]
             variable.first += count
-        while len(taken) < count:
-            position = self._position(variable) if variable.mode != FIFO else 0
-            taken.append(variable.values[position])
-            del variable.values[position]
-            self._count_on(variable)
-        if not taken:
-            return None
+        else:
+            index = self._index(variable, 0)
+            taken = [self._pop(variable) for _ in range(count)]
         if not request.lend:
             self._forget(taken)
-            return Values(list(taken), 0, variable.name, variable.number, index)
-        loan = Loan(next(self._numbers), client, variable, taken, index, request.lost_to)
-        self._loans[loan.number] = self._member(client).loans[loan.number] = loan
+            return Values(taken, 0, variable.name, variable.number, index)
+        number = next(self._numbers)
+        loan = Loan(number, client, variable, deque(taken), index, request.lost_to)
+        member = self._members.get(client) or self._member(client)
+        self._loans[number] = member.loans[number] = loan
         variable.lent += 1
-        return Values(tuple(taken), loan.number, variable.name, variable.number, index)
+        return Values(taken, number, variable.name, variable.number, index)
+
+    def _pop(self, variable: Variable) -> Value:
+        """Take the value that the mode says is next."""
+        position = self._position(variable) if variable.mode != FIFO else 0
+        value = variable.values[position]
+        del variable.values[position]
+        self._count_on(variable)
+        return value
 
     def _position(self, variable: Variable) -> int:
         """Where the value is that the mode says is next."""
@@ -627,11 +635,10 @@ class Space:
             elif variable.mode != MULTI:
                 variable.early.extendleft(range(end - 1, index - 1, -1))
 
-    def _end_if_empty(self, loan: Loan) -> None:
-        if not loan.values:
-            del self._loans[loan.number]
-            self._members[loan.client].loans.pop(loan.number)
-            loan.variable.lent -= 1
+    def _end(self, loan: Loan) -> None:
+        """Nothing of it is left."""
+        del self._loans[loan.number], self._members[loan.client].loans[loan.number]
+        loan.variable.lent -= 1
 
     def _forget(self, values: Sequence[Value]) -> None:
         """These values have left the space."""

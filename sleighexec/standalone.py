@@ -117,7 +117,7 @@ class WorkspaceServer:
             self._address.key,
             self._address.binding,
             limits,
-            admit=admit_by_role(self._facts, Clerk(self._store).serve),
+            admit=admit_by_role(self._facts, Clerk(self._facts, self._store).serve),
             context=context,
         )
         self._server.start()

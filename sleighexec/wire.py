@@ -22,7 +22,7 @@ import contextlib
 import math
 import mmap
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import attrgetter, itemgetter
 
@@ -47,7 +47,6 @@ MAX_ROW = 1000  # small buffers that are received together
 SHORT = 1024  # bytes: so are buffers that are no longer than this on the average
 SHARED = 64 * 1024  # bytes from which a buffer may lie in shared memory
 ELSEWHERE = 1 << 63  # in the size of one that does
-_LENGTH = 0xFFFFFFFF  # of the head, in the first eight bytes of a header
 MAPPED = 2 * 1024 * 1024  # bytes from which a buffer is received into pages of its own
 
 Buffer = bytes | bytearray | memoryview
@@ -85,11 +84,7 @@ class _Form:
         self.direct = tuple(fields) == ("values", x, y)
         self.checks = tuple(_CHECKS[fields[name][0]] for name in self.rest)
         self.rest_of = _getter(attrgetter, self.rest)
-        self.numbers_of: Callable[[Any], tuple[int, int]] = lambda message: (0, 0)
-        if x is not None and y is not None:
-            self.numbers_of = attrgetter(x, y)
-        elif x is not None:
-            self.numbers_of = lambda message, get=attrgetter(x): (get(message), 0)  # type: ignore[misc]
+        self.numbers_of = attrgetter(x or "NO_NUMBER", y or "NO_NUMBER")
         sources = (x, y, "values", *self.rest)
         self.arrange = _getter(itemgetter, tuple(sources.index(name) for name in fields))
 
@@ -141,7 +136,6 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 
 _PLAIN = 1  # flag: all buffers belong to one pickled value
 _EACH = 2  # flag: each buffer is a value, all of the kind in the upper four bits
-_KINDS = (PICKLE, m.TEXT, m.BYTES)
 _FLAGS = {PICKLE: _PLAIN, m.TEXT: _EACH | m.TEXT << 4, m.BYTES: _EACH | m.BYTES << 4}
 
 _FORMS: dict[type, _Form] = {}
@@ -227,6 +221,20 @@ def _head(code: int, rest: tuple[Any, ...]) -> bytes:
     return json.dumps(rest, separators=(",", ":")).encode()
 
 
+@lru_cache(maxsize=4096)
+def _shape(word: int) -> tuple[int, int, int | None] | None:
+    """How a small frame lies that begins with these eight bytes; None: it need not be small.
+
+    Where its head begins, and its only buffer, and how that is to be read; None: it has none.
+    """
+    first, length = divmod(word, 1 << 32)
+    if first not in _KIND_OF or length > SHORT_HEAD:
+        return None
+    kind = _KIND_OF[first]
+    head = HEADER.size if kind is None else SMALL
+    return head, head + length, kind
+
+
 @lru_cache(maxsize=1024)
 def _maker(code: int, head: bytes) -> Callable[[Any, int, int], Message]:
     """What makes the messages of this kind with this short head."""
@@ -277,7 +285,7 @@ def encode(tag: int, message: Message, put: Put | None = None) -> list[Buffer]:
     x, y = form.numbers_of(message)
     try:
         if not form.values:
-            head = _head_of(form, form.rest_of(message))
+            head = _head_of(form, form.rest_of(message)) if form.rest else b""
             if (length := len(head)) <= MAX_HEAD:
                 return [HEADER.pack(form.code, 0, 0, length, tag, x, y) + head]
             return _encode_any(form, tag, x, y, head, 0, [], put)
@@ -341,8 +349,8 @@ def _row_of(values: Any) -> tuple[int, list[Any], tuple[tuple[int, int], ...] | 
     kind = values[0].kind if values else None
     if kind == PICKLE and len(values) == 1:
         return _PLAIN, [values[0].head, *values[0].buffers], None
-    buffers = [v.head for v in values if v.kind == kind and not v.buffers]
-    if kind in _KINDS and len(buffers) == len(values):
+    buffers: list[Any] = [v.head for v in values if v.kind == kind and not v.buffers]
+    if kind in _FLAGS and len(buffers) == len(values):
         return _EACH | kind << 4, buffers, None
     buffers = []
     for value in values:
@@ -442,19 +450,16 @@ class Decoder:
                     out.append((tag, make((Payload(bytes(scratch[position:end])),), x, y)))
                     start = end
                     continue
-            elif (first := word >> 32) in _KIND_OF and (length := word & _LENGTH) <= SHORT_HEAD:
-                kind = _KIND_OF[first]
-                position = start + (HEADER.size if kind is None else SMALL)
-                head = bytes(scratch[position : position + length])
-                position += length
-                if kind is None:
-                    if position <= filled:
-                        out.append((tag, _maker(word >> 56, head)(None, x, y)))
-                        start = position
-                        continue
-                elif (end := position + size) <= filled and size <= self._max_frame:
-                    values = (Payload(bytes(scratch[position:end]), (), kind),)
-                    out.append((tag, _maker(word >> 56, head)(values, x, y)))
+            elif (shape := _shape(word)) is not None:
+                to_head, to_data, kind = shape
+                head_at, position = start + to_head, start + to_data
+                end = position if kind is None else position + size
+                if end <= filled and end - position <= self._max_frame:
+                    values = None
+                    if kind is not None:
+                        values = (Payload(bytes(scratch[position:end]), (), kind),)
+                    make = _maker(word >> 56, bytes(scratch[head_at:position]))
+                    out.append((tag, make(values, x, y)))
                     start = end
                     continue
             if (end := self._decode(start, out)) == start:
@@ -477,13 +482,11 @@ class Decoder:
             raise ProtocolError(f"head of {head_size} bytes is larger than {MAX_HEAD}")
         position = start + HEADER.size
         need = 8 * n_buffers + head_size
-        sizes: tuple[int, ...] = ()
+        lengths, elsewhere = list[int](), list[int]()
         if n_buffers and need <= self._filled - position:
             sizes = struct.unpack_from(f"!{n_buffers}Q", scratch, position)
-            total = sum(sizes)
-            if total >= ELSEWHERE and self.locate is not None:
-                total = sum(size & ~ELSEWHERE for size in sizes)
-            need += self._checked(total)
+            lengths, elsewhere = self._lengths(sizes)
+            need += sum(lengths)
         if need > SCRATCH - HEADER.size:
             self._large = _LargeFrame(form, flags, n_buffers, head_size, tag, x, y, self)
             self._large.take(scratch[position : self._filled])
@@ -495,14 +498,12 @@ class Decoder:
         position += 8 * n_buffers
         head = bytes(scratch[position : position + head_size])
         position += head_size
-        buffers: list[Any] = []
-        for size in sizes:
-            end = position + (size & ~ELSEWHERE)
-            data = scratch[position:end]
-            buffers.append(bytes(data) if size < ELSEWHERE else self._located(data))
-            position = end
+        end: int = position + sum(lengths)
+        buffers = _cut(bytes(scratch[position:end]), lengths)
+        for number in elsewhere:
+            buffers[number] = self._located(buffers[number])
         out.append((tag, _message(form, flags, x, y, head, buffers)))
-        return position
+        return end
 
     def feed(self, data: Buffer) -> list[tuple[int, Message]]:
         """The messages that are complete after these bytes."""
@@ -524,10 +525,15 @@ class Decoder:
         except (OSError, ValueError, struct.error) as error:
             raise ProtocolError(f"a buffer is not where it should be: {error}") from error
 
-    def _checked(self, total: int) -> int:
-        if total > self._max_frame:
+    def _lengths(self, sizes: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The lengths of buffers, and the positions of those that only say where they are."""
+        lengths, elsewhere = [*sizes], list[int]()
+        if self.locate is not None and max(sizes, default=0) >= ELSEWHERE:
+            elsewhere = [number for number, size in enumerate(sizes) if size >= ELSEWHERE]
+            lengths = [size & ~ELSEWHERE for size in sizes]
+        if (total := sum(lengths)) > self._max_frame:
             raise ProtocolError(f"frame of {total} bytes is larger than {self._max_frame}")
-        return total
+        return lengths, elsewhere
 
 
 class _LargeFrame:
@@ -550,7 +556,7 @@ class _LargeFrame:
         self._start: bytearray | None = bytearray(8 * n_buffers + head_size)
         self._head = b""
         self._sizes: list[int] = []
-        self._elsewhere: set[int] = set()  # positions of buffers that only say where they are
+        self._elsewhere: list[int] = []  # positions of buffers that only say where they are
         self._buffers: list[Any] = []
         self._current: Any = self._start
         self._row = 1  # buffers that are received into it
@@ -574,11 +580,8 @@ class _LargeFrame:
         """The target is full: make the next one."""
         if self._start is not None:
             split = 8 * self._n_buffers
-            self._sizes = list(struct.unpack_from(f"!{self._n_buffers}Q", self._start))
-            if self._decoder.locate is not None:
-                self._elsewhere = {n for n, size in enumerate(self._sizes) if size >= ELSEWHERE}
-                self._sizes = [size & ~ELSEWHERE for size in self._sizes]
-            self._decoder._checked(sum(self._sizes))
+            sizes = struct.unpack_from(f"!{self._n_buffers}Q", self._start)
+            self._sizes, self._elsewhere = self._decoder._lengths(sizes)
             self._head = bytes(self._start[split:])
             self._start = None
         else:
@@ -602,10 +605,8 @@ class _LargeFrame:
         if self._row == 1:
             self._buffers.append(self._current)
             return
-        first, position = len(self._buffers), 0
-        for size in self._sizes[first : first + self._row]:
-            self._buffers.append(self._current[position : position + size])
-            position += size
+        first = len(self._buffers)
+        self._buffers += _cut(bytes(self._current), self._sizes[first : first + self._row])
 
     def message(self) -> tuple[int, Message]:
         form, flags, tag, x, y = self._fields
@@ -613,6 +614,12 @@ class _LargeFrame:
         for number in self._elsewhere:
             buffers[number] = self._decoder._located(buffers[number])
         return tag, _message(form, flags, x, y, self._head, buffers)
+
+
+def _cut(data: bytes, sizes: Sequence[int]) -> list[Any]:
+    """Cut bytes apart, into parts of these sizes."""
+    end = 0
+    return [data[end : (end := end + size)] for size in sizes]
 
 
 def _mapped(size: int) -> mmap.mmap:

@@ -55,13 +55,14 @@ from sleighexec.messages import (
     MakeTemporary,
     Open,
     Opened,
+    Payload,
     Store,
     Values,
 )
 from sleighexec.textfile import TextFile
 
-MOST_STORED = 2_000  # values in one frame
-MOST_BYTES = 4 * 1024 * 1024  # …after which it takes no further one
+MOST_BYTES = 8 * 1024 * 1024  # of values in one frame, after which it takes no further one
+STORED = 4 * 1024  # bytes that one counts for, beside its own
 MAX_FETCHED = 5_000  # values in one frame
 
 
@@ -314,14 +315,15 @@ class NetWorkSpace:
             ValuePicklingError: One cannot be pickled; those before it may have been stored.
         """
         keep = _checked_keep(keep)
-        name, batch, size = checked(varName), [], 0
+        name, batch, room = checked(varName), list[Payload](), MOST_BYTES
+        payload_of = self._access.payload
         for value in values:
-            payload = self._access.payload(name, value)
+            payload = payload_of(name, value)
             batch.append(payload)
-            size += len(payload.head) if not payload.buffers else payload.size_bytes
-            if len(batch) == MOST_STORED or size > MOST_BYTES:
+            room -= STORED + (payload.size_bytes if payload.buffers else len(payload.head))
+            if room < 0:
                 self._access.ask(Store(self._access.number, name, batch, keep))
-                batch, size = [], 0
+                batch, room = [], MOST_BYTES
         if batch:
             self._access.ask(Store(self._access.number, name, batch, keep))
 
