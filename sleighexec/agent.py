@@ -31,7 +31,7 @@ from sleighexec import payload as pickling
 from sleighexec import wire
 from sleighexec.child import Child, kill_group, oom_kills
 from sleighexec.depot import Depot
-from sleighexec.farewell import bid_farewell
+from sleighexec.farewell import bid_farewell, finish
 from sleighexec.hints import Any, NoReturn
 from sleighexec.journal import Journal
 from sleighexec.messages import (
@@ -487,3 +487,4 @@ def main(*, polite: bool = False) -> None:
         worker.run()
     finally:
         bid_farewell()
+    finish(worker.let_go)

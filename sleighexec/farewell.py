@@ -1,22 +1,46 @@
-"""The end of a worker: that of any Python program, but for long waits for what tasks have left.
+"""The end of a worker: that of any Python program, but for two things that take long.
 
-    told to leave ─▶ threads, processes of multiprocessing: GRACE seconds ─▶ atexit handlers ─▶ gone
+    told to leave ─▶ threads, processes of multiprocessing: GRACE seconds ─▶ atexit handlers
+                  ─▶ is something left that has to do something when it goes?
+                       no: gone              yes: Python takes all apart ─▶ gone
 
 Python itself waits for threads as long as they take, and whoever shuts a pool down would wait too.
 The handlers run in any case, once, and to their end.
+
+At last Python takes all modules and objects apart. In a worker most of them are those that it has
+inherited from its agent, and to touch them is to copy their pages: more work than all that it took
+to start the worker. So that is left out where nobody could see a difference.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
+import io
 import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from multiprocessing.process import active_children
 
+from sleighexec.hints import Any
+
 GRACE = 2.0  # seconds: enough to finish a write, and nobody who shuts down takes it for a hang
+# Modules of the standard library through which C code may have something to do at the end: what a
+# library writes at exit, or a file of a database that has been left open.
+IN_C = {"_ctypes", "_curses", "_dbm", "_gdbm", "_sqlite3", "_tkinter", "readline"}
+
+_modules: set[str] | None = None  # that were there before any code of a user
+
+
+def set_aside() -> None:
+    """What is here now does not matter at the end. Called before any code of a user runs."""
+    global _modules
+    _modules = set(sys.modules)
+    gc.freeze()
 
 
 def bid_farewell() -> None:
@@ -27,6 +51,44 @@ def bid_farewell() -> None:
         atexit.register(turn.acquire)  # as the last one, so that it is called first
         watch = threading.Thread(target=_end, args=(turn,), name="sleigh-farewell", daemon=True)
         watch.start()
+
+
+def finish(let_go: Callable[[], None]) -> None:
+    """End now if nothing is left. If something is, it has ended, and the caller ends as ever.
+
+    `let_go`: drops what is held of a user's code.
+    """
+    threading._shutdown()  # type: ignore[attr-defined] # waits for threads; then the handlers
+    atexit._run_exitfuncs()
+    if nothing_left():
+        with contextlib.suppress(Exception):  # a task may have closed or replaced them
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
+    let_go()
+    gc.collect()  # while there are modules yet, which finalizers use
+    gc.unfreeze()  # else Python would leave alone what is held by anything that is frozen
+
+
+def nothing_left() -> bool:
+    """Whether no object of a user's code and no library has to do something when it goes."""
+    if _modules is None:
+        return False
+    for name in sys.modules.keys() - _modules:
+        top = name.partition(".")[0]
+        if top in IN_C or (top not in sys.stdlib_module_names and _is_in_c(sys.modules[name])):
+            return False
+    # Files with a buffer, generators, and whatever else has a finalizer, in Python or in C.
+    kinds = set(map(type, gc.get_objects())) - {io.FileIO}
+    return not any(hasattr(kind, "__del__") for kind in kinds)
+
+
+def _is_in_c(module: Any) -> bool:
+    try:  # past what a module that is not loaded yet does when it is asked
+        file = object.__getattribute__(module, "__dict__").get("__file__")
+    except AttributeError:
+        return True
+    return isinstance(file, str) and file.endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def _end(turn: threading.RLock) -> None:

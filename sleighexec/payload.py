@@ -520,3 +520,10 @@ def namespace(key: NamespaceKey, basics: dict[str, Any] | None = None) -> dict[s
         if item != "__file__":  # the main file must not look importable to children of a task
             found.setdefault(item, basics[item])  # type: ignore[index]
     return found
+
+
+def forget_namespaces() -> None:
+    """Let go of what by-value functions have left there."""
+    if any(name == "__main__" for _, name in _namespaces):
+        sys.modules["__main__"] = types.ModuleType("__main__")
+    _namespaces.clear()

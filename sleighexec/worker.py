@@ -38,6 +38,7 @@ from sleighexec.context import WorkerContext
 from sleighexec.depot import Constants
 from sleighexec.errors import ConnectionLostError
 from sleighexec.failures import Rows, arguments, explain, failure_of, small_arguments
+from sleighexec.farewell import set_aside
 from sleighexec.functions import (
     ALONE,
     CLASSIC_NAMES,
@@ -169,6 +170,11 @@ class Worker:
         finally:
             connection.close()
 
+    def let_go(self) -> None:
+        """Hold nothing of a user's code any more; our helper would do so for ever."""
+        self._learned = Learned()
+        pickling.forget_namespaces()
+
     def _prepare(self, welcome: Welcome) -> bool:
         rank = welcome.rank
         setup = pickling.loads(welcome.values[0])
@@ -210,6 +216,8 @@ class Worker:
         if setup["levels"] is not None:
             OnImport("logging", partial(_forward_records, self._outbox, rank, setup["levels"]))
         os.register_at_fork(after_in_child=partial(setattr, self._outbox, "foreign", True))
+        if setup["server"] is None:  # else our connection to that has something to do at the end
+            set_aside()
         try:
             for news, head, buffers in setup["calls"]:
                 self._learned.learn(news)

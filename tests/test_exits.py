@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from sleighexec import SleighExecutor
+from sleighexec import SleighExecutor, farewell
 from tests.test_faults import run_script
 
 PATIENCE = 60  # seconds after which a program hangs
@@ -105,3 +109,96 @@ def test_a_worker_that_is_replaced_does_not_keep_its_rank_for_a_thread() -> None
     with SleighExecutor(1, max_tasks_per_child=1, output="capture") as executor:
         pids = [executor.submit(leave).result(PATIENCE) for _ in range(2)]
     assert len(set(pids)) == 2
+
+
+# What a task leaves that has something to do at the end, and what is printed then.
+GOES_LOUDLY = {
+    "a file": ("keep.append(open(1, 'w', closefd=False)); keep[0].write('from a file')", "a file"),
+    "an object": ("keep.append(Loud())", "an object"),
+    "in a cycle": ("one = Loud(); one.self = one", "an object"),
+    "a generator": ("keep.append(generator()); next(keep[0])", "a generator"),
+    "C code": ("import ctypes; ctypes.CDLL(None).printf(b'from C code')", "C code"),
+    "a handler": ("atexit.register(os.write, 1, b'from a handler')", "a handler"),
+    "a finalizer": ("weakref.finalize(keep, os.write, 1, b'from a finalizer')", "a finalizer"),
+}
+
+LOUDLY = """
+    import atexit, ctypes, os, sys, weakref
+    from sleighexec import SleighExecutor
+
+    class Loud:
+        def __del__(self):
+            os.write(1, b"from an object")
+
+    class Keep(list):
+        pass
+
+    keep = Keep()
+
+    def generator():
+        try:
+            yield
+        finally:
+            os.write(1, b"from a generator")
+
+    def leave():
+        {left}
+
+    if __name__ == "__main__":
+        with SleighExecutor(1) as executor:
+            executor.submit(leave).result()
+        print(", shut down", flush=True)
+"""
+
+
+@pytest.mark.parametrize("left", GOES_LOUDLY)
+def test_what_a_task_has_left_does_at_the_end_what_it_has_to(left: str) -> None:
+    code, name = GOES_LOUDLY[left]
+    with run_script(LOUDLY.format(left=code)) as program:
+        printed, complaints = program.communicate(timeout=PATIENCE)
+    assert (printed, complaints) == (f"from {name}, shut down\n", "")
+
+
+def test_a_worker_knows_whether_something_is_left() -> None:
+    def after(task: Callable[[], object]) -> bool:
+        with SleighExecutor(1) as executor:
+            executor.submit(task).result()
+            list(executor.map(abs, range(100)))
+            return executor.submit(farewell.nothing_left).result()
+
+    def import_much() -> None:
+        for name in ("decimal", "json", "random", "email.message"):
+            importlib.import_module(name)
+
+    def keep_numbers() -> None:
+        builtins.kept = [{"number": n} for n in range(1000)]  # type: ignore[attr-defined]
+
+    def keep_a_file() -> None:
+        builtins.kept = open(os.devnull, "w")  # type: ignore[attr-defined] # noqa: SIM115
+
+    assert after(import_much)
+    assert after(keep_numbers)
+    assert not after(keep_a_file)
+    assert not after(partial(importlib.import_module, "ctypes"))
+    assert not after(partial(importlib.import_module, "numpy"))
+
+
+def test_what_was_there_before_is_not_taken_apart() -> None:
+    code = """
+        from sleighexec import farewell
+
+        class Loud:
+            def __del__(self):
+                print("taken apart", flush=True)
+
+        before = Loud()
+        farewell.set_aside()
+        print("still here, ", end="")
+        {left}
+        farewell.finish(lambda: None)
+    """
+    both = "still here, taken apart\ntaken apart\n"
+    for left, printed in ("", "still here, "), ("after = Loud()", both):
+        with run_script(code.format(left=left)) as program:
+            assert program.communicate(timeout=PATIENCE) == (printed, "")
+            assert program.returncode == 0
