@@ -61,10 +61,8 @@ def finish(let_go: Callable[[], None]) -> None:
     threading._shutdown()  # type: ignore[attr-defined] # waits for threads; then the handlers
     atexit._run_exitfuncs()
     if nothing_left():
-        with contextlib.suppress(Exception):  # a task may have closed or replaced them
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+        _flush()
+        os._exit(0)
     let_go()
     gc.collect()  # while there are modules yet, which finalizers use
     gc.unfreeze()  # else Python would leave alone what is held by anything that is frozen
@@ -103,10 +101,15 @@ def _end(turn: threading.RLock) -> None:
     with contextlib.suppress(OSError):
         os.write(2, text.encode(errors="replace"))
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):  # a task may have closed or replaced them
-            stream.flush()
+    _flush()
     os._exit(0)
+
+
+def _flush() -> None:
+    """Write what is in the buffers of the standard streams: ours, and those that we began with."""
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(Exception):  # a task may have closed or replaced them
+            stream.flush()  # type: ignore[union-attr]
 
 
 def _threads() -> list[str]:

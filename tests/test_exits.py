@@ -118,6 +118,7 @@ GOES_LOUDLY = {
     "in a cycle": ("one = Loud(); one.self = one", "an object"),
     "a generator": ("keep.append(generator()); next(keep[0])", "a generator"),
     "C code": ("import ctypes; ctypes.CDLL(None).printf(b'from C code')", "C code"),
+    "a stream": ("sys.__stdout__.write('from a stream')", "a stream"),
     "a handler": ("atexit.register(os.write, 1, b'from a handler')", "a handler"),
     "a finalizer": ("weakref.finalize(keep, os.write, 1, b'from a finalizer')", "a finalizer"),
 }
