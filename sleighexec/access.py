@@ -26,6 +26,7 @@ from sleighexec.errors import (
     ValuePicklingError,
     ValueUnpicklingError,
     WorkspaceFullError,
+    timeout_error,
 )
 from sleighexec.files import write_all
 from sleighexec.hints import Any, Protocol
@@ -260,16 +261,3 @@ def seconds(timeout: float | None) -> float | None:
     if not timeout > 0:
         raise ValueError("timeout must be a number of seconds or None, not NaN")
     return None  # infinity, or an int that is near it
-
-
-def timeout_error(text: str) -> Exception:
-    """The TimeoutError of `concurrent.futures`, the builtin one from Python 3.11 on."""
-    from concurrent.futures import TimeoutError as FuturesTimeoutError
-
-    if issubclass(FuturesTimeoutError, TimeoutError):
-        return FuturesTimeoutError(text)
-
-    class WorkspaceTimeoutError(FuturesTimeoutError, TimeoutError):  # type: ignore[misc]
-        """Before Python 3.11 there are two TimeoutErrors: this is both."""
-
-    return WorkspaceTimeoutError(text)

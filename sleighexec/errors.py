@@ -319,3 +319,16 @@ class OperationUnknownError(ConnectionLostError):
 
 class ProtocolError(SleighError):
     """The other side sent something that does not belong to the protocol."""
+
+
+def timeout_error(text: str) -> Exception:
+    """The TimeoutError of `concurrent.futures`, the builtin one from Python 3.11 on."""
+    from concurrent.futures import TimeoutError as FuturesTimeoutError
+
+    if issubclass(FuturesTimeoutError, TimeoutError):
+        return FuturesTimeoutError(text)
+
+    class WorkspaceTimeoutError(FuturesTimeoutError, TimeoutError):  # type: ignore[misc]
+        """Before Python 3.11 there are two TimeoutErrors: this is both."""
+
+    return WorkspaceTimeoutError(text)

@@ -64,13 +64,13 @@ from sleighexec.payload import Shared
 from sleighexec.task import Settings, Task
 from sleighexec.views import Optioned, View, displays
 from sleighexec.wire import MAX_FRAME
-from sleighexec.workspace import NetWorkSpace, NwsServer
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
     from sleighexec.progress import MakeDisplay
     from sleighexec.repeats import Repeats
     from sleighexec.workerinfo import WorkerInfo
+    from sleighexec.workspace import NetWorkSpace, NwsServer
 
 T = TypeVar("T")
 
@@ -508,6 +508,8 @@ class SleighExecutor(MapCalls, EachCalls, Optioned, Executor):
     def _workspaces(self) -> tuple[NetWorkSpace, NetWorkSpace]:
         """Those of the system and of the user."""
         if self._known_workspaces is None:
+            from sleighexec.workspace import NwsServer  # not all executors use theirs
+
             engine: Any = self._engine
             server = NwsServer(connection=engine.connection, shared=True)
             ride, user = [server.useWs(name) for name, _ in engine.workspaces]
@@ -521,6 +523,7 @@ class SleighExecutor(MapCalls, EachCalls, Optioned, Executor):
         """
         from sleighexec.address import TLS, find
         from sleighexec.session import WORKER
+        from sleighexec.workspace import NwsServer
 
         server = NwsServer(url=url)
         address = find(str(server.url))

@@ -65,6 +65,7 @@ def weight(form: int, item: Any) -> int:
 CLASSIC_NAMES = ("SleighRank", "SleighWorkerCount", "SleighNws", "SleighUserNws")
 
 _MISSING = object()
+BRIEF = 128  # bytes of a pickle that is its own fingerprint
 _SYS_PATH = (0, "sys.path")  # the namespace key under which the caller's sys.path travels
 _DEFINABLE = frozenset({types.BuiltinFunctionType, type, functools._lru_cache_wrapper})
 _STABLE = frozenset(
@@ -629,7 +630,10 @@ def _is_stable(value: object) -> bool:
 
 
 def _fingerprint(payload: Payload) -> bytes:
-    import hashlib  # brings in OpenSSL, and no worker needs it
+    """What tells it from others; nothing that is short needs a digest for that."""
+    if len(payload.head) < BRIEF and not payload.buffers:
+        return bytes(payload.head)
+    import hashlib  # brings in OpenSSL: not for functions that go by their names
 
     digest = hashlib.blake2b(payload.head, digest_size=16)
     for buffer in payload.buffers:

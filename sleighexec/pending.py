@@ -17,8 +17,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 
-from sleighexec.access import timeout_error
-from sleighexec.errors import ForkedProcessError, IllegalValueError, UnsupportedOptionError
+from sleighexec.errors import (
+    ForkedProcessError,
+    IllegalValueError,
+    UnsupportedOptionError,
+    timeout_error,
+)
 from sleighexec.forks import free_in_child
 from sleighexec.future import Group, SleighFuture
 from sleighexec.hints import TYPE_CHECKING, Any, overload
