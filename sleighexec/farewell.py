@@ -29,9 +29,11 @@ from multiprocessing.process import active_children
 from sleighexec.hints import Any
 
 GRACE = 2.0  # seconds: enough to finish a write, and nobody who shuts down takes it for a hang
-# Modules of the standard library through which C code may have something to do at the end: what a
-# library writes at exit, or a file of a database that has been left open.
-IN_C = {"_ctypes", "_curses", "_dbm", "_gdbm", "_sqlite3", "_tkinter", "readline"}
+# Modules of the standard library through which C code may have something to do at the end: a file
+# of a database that has been left open, a terminal. What ctypes has loaded has its turn anyway.
+IN_C = {"_curses", "_dbm", "_gdbm", "_sqlite3", "_tkinter", "readline"}
+FREES_ONLY = {"numpy"}  # modules in C of others that have nothing to do at the end but free memory
+OURS = 2  # threads: the main one and the helper
 
 _modules: set[str] | None = None  # that were there before any code of a user
 
@@ -54,31 +56,42 @@ def bid_farewell() -> None:
 
 
 def finish(let_go: Callable[[], None]) -> None:
-    """End now if nothing is left. If something is, it has ended, and the caller ends as ever.
+    """End at once if nothing is left that has to do something when it goes, or return.
 
     `let_go`: drops what is held of a user's code.
     """
     threading._shutdown()  # type: ignore[attr-defined] # waits for threads; then the handlers
     atexit._run_exitfuncs()
-    if nothing_left():
-        _flush()
+    if finalizers_left():
+        let_go()
+        gc.collect()  # while all modules are there, which finalizers may need
+    if c_code_left() or finalizers_left():
+        return
+    _flush()
+    if "ctypes" not in sys.modules:
         os._exit(0)
-    let_go()
-    gc.collect()  # while there are modules yet, which finalizers use
-    gc.unfreeze()  # else Python would leave alone what is held by anything that is frozen
+    if threading.active_count() == OURS:  # no other goes on while handlers of C libraries run
+        sys.modules["ctypes"].CDLL(None).exit(0)  # which ctypes may have loaded
 
 
-def nothing_left() -> bool:
-    """Whether no object of a user's code and no library has to do something when it goes."""
+def finalizers_left() -> bool:
+    """Whether an object of a user's code has one: a file with a buffer, a generator, any other."""
+    kinds = set(map(type, gc.get_objects())) - {io.FileIO}
+    with contextlib.suppress(Exception):  # a metaclass can make anything of the question
+        return any(hasattr(kind, "__del__") for kind in kinds)
+    return True
+
+
+def c_code_left() -> bool:
+    """Whether a library may have something to do when the program exits, or we do not know."""
     if _modules is None:
-        return False
+        return True
     for name in sys.modules.keys() - _modules:
         top = name.partition(".")[0]
-        if top in IN_C or (top not in sys.stdlib_module_names and _is_in_c(sys.modules[name])):
-            return False
-    # Files with a buffer, generators, and whatever else has a finalizer, in Python or in C.
-    kinds = set(map(type, gc.get_objects())) - {io.FileIO}
-    return not any(hasattr(kind, "__del__") for kind in kinds)
+        harmless = top in sys.stdlib_module_names or top in FREES_ONLY
+        if top in IN_C or (not harmless and _is_in_c(sys.modules[name])):
+            return True
+    return False
 
 
 def _is_in_c(module: Any) -> bool:

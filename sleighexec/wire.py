@@ -236,9 +236,14 @@ def _shape(word: int) -> tuple[int, int, int | None] | None:
 
 
 @lru_cache(maxsize=1024)
+def _short_head(code: int, head: bytes) -> tuple[Any, ...]:
+    return _parsed(code, head)
+
+
+@lru_cache(maxsize=1024)
 def _maker(code: int, head: bytes) -> Callable[[Any, int, int], Message]:
     """What makes the messages of this kind with this short head."""
-    return _BY_CODE[code].maker(_parsed(code, head))
+    return _BY_CODE[code].maker(_short_head(code, head))
 
 
 def _parsed(code: int, head: bytes) -> tuple[Any, ...]:
@@ -375,7 +380,7 @@ def _put_elsewhere(buffers: list[Any], sizes: list[int], put: Put) -> None:
 
 
 def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list[Any]) -> Message:
-    rest = _parsed(form.code, head)
+    rest = (_short_head if len(head) <= SHORT_HEAD else _parsed)(form.code, head)
     count = len(form.rest)
     values: Any = None
     if form.values:

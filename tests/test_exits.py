@@ -115,16 +115,29 @@ def test_a_worker_that_is_replaced_does_not_keep_its_rank_for_a_thread() -> None
 GOES_LOUDLY = {
     "a file": ("keep.append(open(1, 'w', closefd=False)); keep[0].write('from a file')", "a file"),
     "an object": ("keep.append(Loud())", "an object"),
+    "in a module": (
+        "sys.modules['kept'] = types.ModuleType('kept'); sys.modules['kept'].loud = Loud()",
+        "an object",
+    ),
     "in a cycle": ("one = Loud(); one.self = one", "an object"),
     "a generator": ("keep.append(generator()); next(keep[0])", "a generator"),
     "C code": ("import ctypes; ctypes.CDLL(None).printf(b'from C code')", "C code"),
+    "C code beside a thread": (
+        "import ctypes; ctypes.CDLL(None).printf(b'from C code'); "
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()",
+        "C code",
+    ),
+    "C code and arrays": (
+        "import ctypes, numpy; ctypes.CDLL(None).printf(b'from C code')",
+        "C code",
+    ),
     "a stream": ("sys.__stdout__.write('from a stream')", "a stream"),
     "a handler": ("atexit.register(os.write, 1, b'from a handler')", "a handler"),
     "a finalizer": ("weakref.finalize(keep, os.write, 1, b'from a finalizer')", "a finalizer"),
 }
 
 LOUDLY = """
-    import atexit, ctypes, os, sys, weakref
+    import atexit, os, sys, threading, types, weakref
     from sleighexec import SleighExecutor
 
     class Loud:
@@ -161,11 +174,12 @@ def test_what_a_task_has_left_does_at_the_end_what_it_has_to(left: str) -> None:
 
 
 def test_a_worker_knows_whether_something_is_left() -> None:
-    def after(task: Callable[[], object]) -> bool:
+    def after(task: Callable[[], object]) -> tuple[bool, bool]:
         with SleighExecutor(1) as executor:
             executor.submit(task).result()
             list(executor.map(abs, range(100)))
-            return executor.submit(farewell.nothing_left).result()
+            finalizers = executor.submit(farewell.finalizers_left).result()
+            return finalizers, executor.submit(farewell.c_code_left).result()
 
     def import_much() -> None:
         for name in ("decimal", "json", "random", "email.message"):
@@ -177,11 +191,15 @@ def test_a_worker_knows_whether_something_is_left() -> None:
     def keep_a_file() -> None:
         builtins.kept = open(os.devnull, "w")  # type: ignore[attr-defined] # noqa: SIM115
 
-    assert after(import_much)
-    assert after(keep_numbers)
-    assert not after(keep_a_file)
-    assert not after(partial(importlib.import_module, "ctypes"))
-    assert not after(partial(importlib.import_module, "numpy"))
+    assert after(import_much) == (False, False)
+    assert after(keep_numbers) == (False, False)
+    assert after(keep_a_file) == (True, False)
+    assert after(partial(importlib.import_module, "numpy")) == (False, False)
+    assert after(partial(importlib.import_module, "sqlite3")) == (False, True)
+    assert after(partial(importlib.import_module, "cryptography.hazmat.bindings._rust")) == (
+        False,
+        True,
+    )
 
 
 def test_what_was_there_before_is_not_taken_apart() -> None:
@@ -194,12 +212,16 @@ def test_what_was_there_before_is_not_taken_apart() -> None:
 
         before = Loud()
         farewell.set_aside()
-        print("still here, ", end="")
+        print("still here", end="")
         {left}
         farewell.finish(lambda: None)
+        print(", and so are we")
     """
-    both = "still here, taken apart\ntaken apart\n"
-    for left, printed in ("", "still here, "), ("after = Loud()", both):
+    for left, printed in (
+        ("", "still here"),
+        ("after = Loud()", "still here, and so are we\n"),
+        ("loop = Loud(); loop.self = loop; del loop", "still heretaken apart\n"),
+    ):
         with run_script(code.format(left=left)) as program:
             assert program.communicate(timeout=PATIENCE) == (printed, "")
             assert program.returncode == 0
