@@ -70,14 +70,15 @@ def finish(let_go: Callable[[], None]) -> None:
     _flush()
     if "ctypes" not in sys.modules:
         os._exit(0)
-    if threading.active_count() == OURS:  # no other goes on while handlers of C libraries run
-        sys.modules["ctypes"].CDLL(None).exit(0)  # which ctypes may have loaded
+    if threading.active_count() <= OURS:  # no other goes on while handlers of C libraries run
+        with contextlib.suppress(Exception):
+            sys.modules["ctypes"].CDLL(None).exit(0)  # which ctypes may have loaded
 
 
 def finalizers_left() -> bool:
     """Whether an object of a user's code has one: a file with a buffer, a generator, any other."""
-    kinds = set(map(type, gc.get_objects())) - {io.FileIO}
     with contextlib.suppress(Exception):  # a metaclass can make anything of the question
+        kinds = set(map(type, gc.get_objects())) - {io.FileIO}
         return any(hasattr(kind, "__del__") for kind in kinds)
     return True
 

@@ -8,7 +8,7 @@ An embedded server has neither: it keeps what its own process stores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sleighexec.messages import Value, bytes_of
 
@@ -95,9 +95,12 @@ class Account:
         self.values, self.value_bytes = count, size
         return ""
 
-    def refusal(self, names: Iterable[str], waiting: int = 0) -> str:
+    def refusal(self, names: Collection[str], waiting: int = 0) -> str:
         """Why these new variables and places in line are too many; "" if they are not."""
-        limits, names = self._limits, set(names)
+        limits = self._limits
+        if not names and self.waiting + waiting <= limits.waiting:  # nearly always
+            return ""
+        names = set(names)
         if any(len(name.encode("utf-8", "surrogatepass")) > MAX_NAME for name in names):
             return f"a name has at most {MAX_NAME} bytes: choose a shorter one"
         for count, more, limit, what in (

@@ -452,7 +452,7 @@ class Decoder:
                 position = start + SMALL
                 end = position + size
                 if end <= filled and size <= self._max_frame:
-                    out.append((tag, make((Payload(bytes(scratch[position:end])),), x, y)))
+                    out.append((tag, make((Payload(scratch[position:end].tobytes()),), x, y)))
                     start = end
                     continue
             elif (shape := _shape(word)) is not None:
@@ -462,8 +462,8 @@ class Decoder:
                 if end <= filled and end - position <= self._max_frame:
                     values = None
                     if kind is not None:
-                        values = (Payload(bytes(scratch[position:end]), (), kind),)
-                    make = _maker(word >> 56, bytes(scratch[head_at:position]))
+                        values = (Payload(scratch[position:end].tobytes(), (), kind),)
+                    make = _maker(word >> 56, scratch[head_at:position].tobytes())
                     out.append((tag, make(values, x, y)))
                     start = end
                     continue
@@ -472,7 +472,7 @@ class Decoder:
             start = end
         left = self._filled - start
         if start and left:
-            scratch[:left] = bytes(scratch[start : self._filled])
+            scratch[:left] = scratch[start : self._filled].tobytes()
         self._filled = left
         return out
 
@@ -501,10 +501,10 @@ class Decoder:
         if need > self._filled - position:
             return start
         position += 8 * n_buffers
-        head = bytes(scratch[position : position + head_size])
+        head = scratch[position : position + head_size].tobytes()
         position += head_size
         end: int = position + sum(lengths)
-        buffers = _cut(bytes(scratch[position:end]), lengths)
+        buffers = _cut(scratch[position:end].tobytes(), lengths)
         for number in elsewhere:
             buffers[number] = self._located(buffers[number])
         out.append((tag, _message(form, flags, x, y, head, buffers)))
