@@ -13,6 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -167,19 +168,27 @@ def test_a_machine_that_is_to_leave_runs_nothing_more_of_what_it_has(
             assert here not in {future.result(PATIENCE) for future in behind}
 
 
+def keep_two_busy(
+    one: Any, other: Any, usual: SleighExecutor, tmp_path: Path
+) -> tuple[Future[Any], Future[Any], list[Future[Any]]]:
+    """Submit a call for one worker, a long one for the other, and six that wait behind that."""
+    first = one.submit(wait_behind, tmp_path / "first")
+    wait_until_behind(tmp_path / "first")
+    for _ in range(3):
+        other.submit(rest)
+    long = other.submit(hold, str(tmp_path / "gate"))
+    behind = [usual.submit(rest) for _ in range(6)]
+    wait_until_behind(tmp_path / "gate")
+    return first, long, behind
+
+
 def test_a_worker_whose_rank_is_no_more_runs_nothing_more_of_what_it_has(
     tmp_path: Path, gate: Callable[[], None]
 ) -> None:
     with SleighExecutor(launcher=[Local(1, resources={"gpu": 1}), Local(1)]) as executor:
         lead_to_read_ahead(executor)
         on_rank_0 = executor.options(resources={"gpu": 1})
-        first = on_rank_0.submit(wait_behind, tmp_path / "first")
-        wait_until_behind(tmp_path / "first")
-        for _ in range(3):
-            executor.submit(rest)
-        long = executor.submit(hold, str(tmp_path / "gate"))
-        behind = [executor.submit(rest) for _ in range(6)]
-        wait_until_behind(tmp_path / "gate")
+        first, long, behind = keep_two_busy(on_rank_0, executor, executor, tmp_path)
         executor.resize(1)
         wait_for(lambda: not is_on_loan(executor), "it keeps what it has not begun")
         (tmp_path / "first").touch()
@@ -241,13 +250,7 @@ def test_what_comes_back_begins_in_the_order_of_priorities(
         engine, urgent = executor._engine, executor.options(priority=5, retries=1)
         lead_to_read_ahead(executor)
         monkeypatch.setattr(engine, "_recall", lambda worker: None)
-        first = executor.submit(wait_behind, tmp_path / "first")
-        wait_until_behind(tmp_path / "first")
-        for _ in range(3):
-            urgent.submit(rest)
-        long = urgent.submit(hold, str(tmp_path / "gate"))
-        behind = [executor.submit(rest) for _ in range(6)]
-        wait_until_behind(tmp_path / "gate")
+        first, long, behind = keep_two_busy(executor, urgent, executor, tmp_path)
         wait_for(lambda: is_on_loan(executor), "it does not read ahead")
         (tmp_path / "first").touch()
         first.result(PATIENCE)
