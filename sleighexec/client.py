@@ -118,13 +118,13 @@ class SocketConnection:
         fetch = type(request) is Fetch and not request.lend
         if fetch:
             request.lend = True  # type: ignore[union-attr] # until we say that it has arrived
-        tag = next(self._tags)
+        tag = self.next_tag()
         if again is not None:
             if not self._identity:
                 return FORGOTTEN
             self.post(Again(again.client, again.tag, tag), ONE_WAY)
         try:
-            self.send(wire.encode(tag, request, None if memory is None else memory.put))
+            self.post(request, tag)
         except UNSENT:
             raise
         except BaseException:  # of a signal handler: perhaps it was sent

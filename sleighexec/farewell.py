@@ -1,7 +1,8 @@
 """The end of a worker: that of any Python program, but for two things that take long.
 
     told to leave ─▶ threads, processes of multiprocessing: GRACE seconds ─▶ atexit handlers
-                  ─▶ is something left that has to do something when it goes?
+                  ─▶ finalizers of what tasks have left
+                  ─▶ is something left yet that has to do something when it goes?
                        no: gone              yes: Python takes all apart ─▶ gone
 
 Python itself waits for threads as long as they take, and whoever shuts a pool down would wait too.

@@ -88,12 +88,8 @@ class _Form:
         sources = (x, y, "values", *self.rest)
         self.arrange = _getter(itemgetter, tuple(sources.index(name) for name in fields))
 
-    def message(self, values: Any, x: int, y: int, rest: tuple[Any, ...]) -> Message:
-        """A message with these fields; `rest` may have more behind its own."""
-        return self.cls(*self.arrange((x, y, values, *rest)))
-
     def maker(self, rest: tuple[Any, ...]) -> Callable[[Any, int, int], Message]:
-        """What makes a message with this rest, out of values, x and y."""
+        """What makes a message out of values, x and y; `rest` may have more behind its own."""
         cls, arrange = self.cls, self.arrange
         if self.direct:
             return cls
@@ -393,7 +389,7 @@ def _message(form: _Form, flags: int, x: int, y: int, head: bytes, buffers: list
             values = (Payload(buffers[0], buffers[1:]),)
         else:
             raise ProtocolError(f"a {form.cls.__name__} came without its value")
-    return form.message(values, x, y, rest)
+    return form.maker(rest)(values, x, y)
 
 
 def _payloads(shapes: Any, buffers: list[Any]) -> list[Payload]:
