@@ -444,6 +444,11 @@ class Known:
             out.append((definition.key, None, *self.carry(definition.payload)))
         return out
 
+    def is_latest(self, definition: Definition) -> bool:
+        """Whether there is no news for a call of this function that needs nothing else."""
+        latest, needs = self._latest
+        return latest is definition and not needs and self._forgot == len(self._forgotten)
+
     def take_back(self, news: list[Any]) -> None:
         """What `news` gave was not sent after all."""
         self._latest = None, ()

@@ -298,6 +298,11 @@ def pack(value: object) -> Payload:
     return Payload(head, [buffer.raw() for buffer in buffers]) if buffers else Payload(head)
 
 
+def pack_small(value: object) -> bytes:
+    """The head of that, if there are no bytes from `carried` in it."""
+    return pickle.dumps(value, PROTOCOL)
+
+
 def carried(data: Any) -> Any:
     """Bytes on their way into `pack`: big ones by reference."""
     return pickle.PickleBuffer(data) if len(data) >= OUT_OF_BAND else data

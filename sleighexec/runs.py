@@ -52,6 +52,16 @@ def run_of_one(value: Any) -> bytes:
     return _ONE + marshal.dumps(value, EVERYWHERE)
 
 
+def of_one(data: Any) -> tuple[int, Any] | None:
+    """The number of a call and its value, if a frame is a run of one and nothing else."""
+    if type(data) is not bytes or not data.startswith(_ONE, RECORD.size):
+        return None
+    size, flag, number = RECORD.unpack_from(data)
+    if flag != RUN or RECORD.size + size != len(data):
+        return None
+    return number, marshal.loads(data[RUN_HEAD:])
+
+
 def close_run(memory: Any, start: int, end: int, count: int) -> None:
     """Write into the head of the run that lies there how long it is, and of how many results."""
     flag = memory[start + FLAG_AT] & ~OPEN

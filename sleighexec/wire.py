@@ -439,12 +439,22 @@ class Decoder:
             message = self._large.message()
             self._large = None
             return [message]
-        filled = self._filled = self._filled + count
+        filled, scratch = self._filled + count, self._scratch
+        if filled >= SMALL:  # the straight path: one message, of one buffer and no head
+            word, tag, x, y, size = _AS_WORDS.unpack_from(scratch)
+            if SMALL + size == filled and (make := _MAKE.get(word)) and size <= self._max_frame:
+                self._filled = 0
+                return [(tag, make((Payload(scratch[SMALL:filled].tobytes()),), x, y))]
+        self._filled = filled
+        return self._whole()
+
+    def _whole(self) -> list[tuple[int, Message]]:
+        """The messages that are complete in what is there."""
         out: list[tuple[int, Message]] = []
-        start, scratch = 0, self._scratch
+        start, filled, scratch = 0, self._filled, self._scratch
         while filled - start >= HEADER.size:
             word, tag, x, y, size = _AS_WORDS.unpack_from(scratch, start)
-            if (make := _MAKE.get(word)) is not None:  # the straight path: one buffer and no head
+            if (make := _MAKE.get(word)) is not None:  # one buffer and no head
                 position = start + SMALL
                 end = position + size
                 if end <= filled and size <= self._max_frame:

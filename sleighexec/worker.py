@@ -248,23 +248,23 @@ class Worker:
     # ------------------------------------------------------------------ ask, run, answer
 
     def _work(self) -> None:
-        connection = self._connection
-        reply: Any = self._wait(connection.post(Ask(1)))
+        outcomes, groups = self._outcomes, self._groups
+        reply: Any = self._wait(self._connection.post(Ask(1)))
         while type(reply) is Calls:
             more = self._plenty = bool(reply.more)
             self._accept(reply)
             reply = None  # it holds the buffers of its calls, which are to go with them
-            groups = self._groups  # none, if it was revoked
-            several = len(groups) > 1 or (len(groups) == 1 and len(groups[0].items) > 1)
+            several = len(groups) > 1 or (groups and len(groups[0].items) > 1)
             ahead = (several or (more and 0 < self._seconds < AHEAD)) and self._left is None
-            if ahead:
-                self._tick = min(max(TICK, 2 * self._seconds), AHEAD)
-            started, before = time.perf_counter(), self._outcomes.finished
-            self._run_calls(lone=not (several or ahead), ahead=ahead)
-            if done := self._outcomes.finished - before:
+            started, before = time.perf_counter(), outcomes.finished
+            if several or ahead:
+                self._run_calls(ahead=ahead)
+            elif groups:  # none, if it was revoked
+                self._run_lone()
+            if done := outcomes.finished - before:
                 seconds = (time.perf_counter() - started) / done
                 # The geometric mean: a long call among short ones hardly changes it.
-                self._seconds = seconds if before == 0 else math.sqrt(self._seconds * seconds)
+                self._seconds = math.sqrt(self._seconds * seconds) if before else seconds
             reply = self._next(done)
 
     def _next(self, done: int) -> Any:
@@ -329,27 +329,24 @@ class Worker:
             elif form == ROWS:
                 rows = [(Rows(pickled), range(*part)) for pickled, *part in items]
                 items = [(each, index) for each, part in rows for index in part]
-            count = len(items)
-            size = max(count, 1)
+            parts, count = [items], len(items)
             if count > 1 and self._seconds:
                 size = max(1, round(BATCH / self._seconds))
-            for first in range(0, count, size):
-                part = deque(items if size >= count else items[first : first + size])
-                self._groups.append(_Group(batch.loan, key, form, places, limits, part))
+                parts = [items[first : first + size] for first in range(0, count, size)]
+            for part in parts:
+                self._groups.append(_Group(batch.loan, key, form, places, limits, deque(part)))
 
-    def _run_calls(self, *, lone: bool, ahead: bool) -> None:
+    def _run_calls(self, *, ahead: bool) -> None:
         """Run what is lined up, first to last; the helper may take from the end meanwhile.
 
-        `lone`: there is one call, or none any more. `ahead`: the next ones are asked for, so that
-        they arrive while the last of these run.
+        `ahead`: the next ones are asked for, so that they arrive while the last of these run.
         """
-        self._running, self._hurry = True, not lone
-        if self._sleep > (DOZING if lone else AWAKE):
+        if ahead:
+            self._tick = min(max(TICK, 2 * self._seconds), AHEAD)
+        self._running = self._hurry = True
+        if self._sleep > AWAKE:
             self._wake_helper()
         groups, sent = self._groups, time.perf_counter()
-        if lone and groups:
-            self._run_lone(groups[0])
-            groups.popleft()
         while groups:
             if ahead and (len(groups) == 1 or self._seconds < BATCH):
                 ahead = False
@@ -362,11 +359,20 @@ class Worker:
                 self._outcomes.flush()
         self._running = False
 
-    def _run_lone(self, group: _Group) -> None:
+    def _run_lone(self) -> None:
         """Run the only call that there is. The straight path of who waits for each of their calls.
 
-        As `_run_group`, in the same order, but that nothing is prepared for others behind it.
+        As `_run_calls`, but that nothing is prepared for others behind it.
         """
+        self._running, self._hurry = True, False
+        if self._sleep > DOZING:
+            self._wake_helper()
+        self._call_lone(self._groups[0])
+        self._groups.popleft()
+        self._running = False
+
+    def _call_lone(self, group: _Group) -> None:
+        """As `_run_group`, in the same order."""
         outcomes, words, form = self._outcomes, self._words, group.form
         number = outcomes.finished + 1
         try:

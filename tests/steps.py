@@ -182,7 +182,10 @@ def of_worker(*, lone: bool = False) -> Scenario:
         worker = workers.pop()
         for batch in batches:
             worker._accept(batch)
-            worker._run_calls(lone=lone, ahead=False)
+            if lone:
+                worker._run_lone()
+            else:
+                worker._run_calls(ahead=False)
             worker._outcomes.flush()
 
     memory, before, printed = journal.memory, b"", dict[int, str]()

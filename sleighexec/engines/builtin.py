@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from sleighexec import payload as pickling
-from sleighexec import raised, records
+from sleighexec import raised, records, wire
 from sleighexec.access import embedded
 from sleighexec.connections import Connection
 from sleighexec.context import imported_in_worker
@@ -33,7 +33,7 @@ from sleighexec.engines.base import Prepared
 from sleighexec.engines.exits import is_too_late, register, shut_down
 from sleighexec.engines.lines import Line, Lines, Loan
 from sleighexec.engines.losses import Losses
-from sleighexec.engines.outcomes import deliver, go_on, hand_on
+from sleighexec.engines.outcomes import deliver, deliver_lone, go_on, hand_on
 from sleighexec.engines.places import Places
 from sleighexec.engines.processes import WorkerProcess
 from sleighexec.engines.workers import WorkerLink
@@ -192,6 +192,8 @@ class BuiltinEngine(Losses):
         with self.server.lock:
             self._check_open()
             usual = self._lines.usual
+            if len(tasks) == 1 and not usual.tasks and self._lend_lone(tasks[0]):
+                return
             usual.tasks.extend(tasks)
             self._serve(usual)
             if usual.tasks and self._unmanned:
@@ -668,10 +670,34 @@ class BuiltinEngine(Losses):
             if (agent := self._agent_of(worker)) is not None:
                 agent.watch(limits)
 
+    def _lend_lone(self, task: Task) -> bool:
+        """No other task waits: if workers do, and it is one call, it goes to the first of them.
+
+        The straight path of who waits for each of their calls: what `_serve` comes to then.
+        """
+        if not self._waiting or self._lines.ranked or task.size() > 1:
+            return False
+        if task.begin(1)[0] is None:  # it was cancelled just now
+            return True
+        worker, (tag, _) = next(iter(self._waiting.items()))
+        del self._waiting[worker]
+        usual, tasks = self._lines.usual, deque((task,))
+        data = worker.pack_light(task)
+        if data is None:
+            self._lend(worker, tag, usual, tasks)
+            return True
+        loan = Loan(next(self._loan_numbers), usual, tasks)
+        worker.connection.send_bytes(wire.frame_of(Calls, tag, data, loan.number, 0))
+        worker.lend(loan)  # while it wakes up
+        return True
+
     def _answered(self, worker: WorkerLink, payload: Payload) -> None:
         if self.broken is not None:  # everybody is told that
             return
-        if done := worker.read(payload):
+        if (lone := worker.read_lone(payload)) is not None:
+            self._failed_starts = 0
+            self.server.defer(deliver_lone, *lone)
+        elif done := worker.read(payload):
             self._failed_starts = 0
             self.server.defer(deliver, done)
 

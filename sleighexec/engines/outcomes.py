@@ -68,6 +68,16 @@ def deliver(done: list[Outcome]) -> None:
         _call_back(lambda: False)
 
 
+def deliver_lone(sink: Sink, index: int, value: Any) -> None:
+    """Hand over one value, of a simple type: the straight path of who waits for each of them."""
+    try:
+        sink.deliver(index, value, None)
+    except BaseException:  # as in _hand_over
+        log.critical("sleighexec: an outcome could not be handed over", exc_info=True)
+    if _mine.callbacks:
+        _call_back(lambda: False)
+
+
 def put_off(callbacks: Callable[[], None]) -> bool:
     """Whether these are called later, since another callback waits."""
     if _mine.puts_off:

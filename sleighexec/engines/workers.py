@@ -27,7 +27,7 @@ from sleighexec.functions import (
 )
 from sleighexec.hints import Any
 from sleighexec.messages import Payload
-from sleighexec.task import BATCH_BYTES, Task
+from sleighexec.task import BATCH_BYTES, Sink, Task
 
 
 class WorkerLink:
@@ -126,6 +126,18 @@ class WorkerLink:
             raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return payload, sent, limited
 
+    def pack_light(self, task: Task) -> bytes | None:
+        """As `pack`, of one call with light arguments, if its function was the last one, too.
+
+        Then there is nothing to it but the head of the payload. None: it is another call.
+        """
+        definition, needs, form, items, settings = task.parts()
+        if needs or form not in LIGHT or settings.limits or not self.known.is_latest(definition):
+            return None
+        grants = [tuple(place) for place in self.connection.grants()]
+        group = definition.key, form, definition.places, None, items
+        return pickling.pack_small(([], [group], grants))
+
     def read(self, payload: Payload) -> list[Outcome]:
         """Outcomes of its calls, which belong to its oldest loans, in order: these are done."""
         loans = self.loans
@@ -154,6 +166,23 @@ class WorkerLink:
                     if not tasks:
                         self._end(loans[0])
         return done
+
+    def read_lone(self, payload: Payload) -> tuple[Sink, int, Any] | None:
+        """As `read`, if all that has come is one simple value, that of its next call: the value.
+
+        Who waits, for which of its calls. None: something else has come.
+        """
+        found = runs.of_one(payload.head)
+        if found is None or found[0] != self.answered + 1 or not self.loans:
+            return None
+        tasks = self.loans[0].tasks
+        sink, index, _, complete = tasks[0].advance(1)
+        self.answered, value = found
+        if complete:
+            tasks.popleft()
+            if not tasks:
+                self.loans.popleft().line.lent -= 1
+        return sink, index, value
 
     def lend(self, loan: Loan) -> None:
         """It has these now."""
