@@ -439,46 +439,44 @@ class Decoder:
             message = self._large.message()
             self._large = None
             return [message]
-        filled, scratch = self._filled + count, self._scratch
-        if filled >= SMALL:  # the straight path: one message, of one buffer and no head
-            word, tag, x, y, size = _AS_WORDS.unpack_from(scratch)
-            if SMALL + size == filled and (make := _MAKE.get(word)) and size <= self._max_frame:
-                self._filled = 0
-                return [(tag, make((Payload(scratch[SMALL:filled].tobytes()),), x, y))]
-        self._filled = filled
-        return self._whole()
-
-    def _whole(self) -> list[tuple[int, Message]]:
-        """The messages that are complete in what is there."""
+        filled = self._filled = self._filled + count
         out: list[tuple[int, Message]] = []
-        start, filled, scratch = 0, self._filled, self._scratch
+        start, scratch = 0, self._scratch
         while filled - start >= HEADER.size:
             word, tag, x, y, size = _AS_WORDS.unpack_from(scratch, start)
-            if (make := _MAKE.get(word)) is not None:  # one buffer and no head
+            if (make := _MAKE.get(word)) is not None:  # the straight path: one buffer and no head
                 position = start + SMALL
                 end = position + size
                 if end <= filled and size <= self._max_frame:
-                    out.append((tag, make((Payload(scratch[position:end].tobytes()),), x, y)))
+                    values = (Payload(scratch[position:end].tobytes()),)
+                    out.append((tag, make(values, x, y)))
                     start = end
+                    if start == filled:  # nearly always
+                        self._filled = 0
+                        return out
                     continue
             elif (shape := _shape(word)) is not None:
                 to_head, to_data, kind = shape
                 head_at, position = start + to_head, start + to_data
                 end = position if kind is None else position + size
                 if end <= filled and end - position <= self._max_frame:
-                    values = None
-                    if kind is not None:
-                        values = (Payload(scratch[position:end].tobytes(), (), kind),)
                     make = _maker(word >> 56, scratch[head_at:position].tobytes())
-                    out.append((tag, make(values, x, y)))
+                    if kind is None:
+                        out.append((tag, make(None, x, y)))
+                    else:
+                        values = (Payload(scratch[position:end].tobytes(), (), kind),)
+                        out.append((tag, make(values, x, y)))
                     start = end
+                    if start == filled:
+                        self._filled = 0
+                        return out
                     continue
             if (end := self._decode(start, out)) == start:
                 break
             start = end
         left = self._filled - start
         if start and left:
-            scratch[:left] = scratch[start : self._filled].tobytes()
+            scratch[:left] = scratch[start : start + left].tobytes()
         self._filled = left
         return out
 
