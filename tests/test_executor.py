@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors, maps
 from sleighexec.engines.workers import WorkerLink
-from sleighexec.functions import LONG, PLAIN
+from sleighexec.functions import KEPT, LONG, PLAIN
 from sleighexec.future import SleighFuture
 from sleighexec.mapping import MapJob
 from tests.conftest import wait_behind, wait_for, wait_for_file, wait_until_behind
@@ -653,6 +653,28 @@ def test_a_call_is_taken_as_it_was_when_submitted(executor: SleighExecutor) -> N
 
 
 # ---------------------------------------------------------------------- futures
+
+
+def test_a_call_that_is_cancelled_while_it_is_put_never_begins() -> None:
+    with SleighExecutor(1) as executor:
+        assert executor.submit(abs, -1).result() == 1
+        function = executor._functions.define(abs)
+        assert function is not None
+        cut: SleighFuture[int] = SleighFuture(
+            executor._engine, function, (), PLAIN, ("no number",), executor._settings
+        )
+        cut.cancel()
+        executor._engine.put((cut,))
+        assert executor.submit(abs, -2).result() == 2
+        assert cut.cancelled()
+
+
+def test_more_functions_than_a_worker_remembers_can_be_called_one_by_one() -> None:
+    functions = [eval(f"lambda: {n}") for n in range(KEPT + 20)]
+    again = [*range(30), *range(KEPT, KEPT + 20), 0, 0, 1, 0, KEPT + 10, KEPT + 10]
+    with SleighExecutor(1) as executor:
+        for n in (*range(KEPT + 20), *again):
+            assert executor.submit(functions[n]).result() == n
 
 
 def test_what_has_not_begun_can_be_cancelled_and_its_waiters_know_at_once() -> None:

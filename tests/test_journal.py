@@ -47,6 +47,8 @@ def values_in(payload: bytes) -> list[tuple[int, object]]:
             found += enumerate(data, number)
         else:
             found.append((number, (flag, bytes(data))))
+    lone = runs.of_one(payload)
+    assert lone is None or [lone] == found
     return found
 
 
@@ -104,6 +106,17 @@ def test_every_outcome_is_read_in_time_and_in_what_is_left(steps):
         records.slots = None
         records.words.release()
         journal.memory.close()
+
+
+@given(st.integers(1, 2**63), SIMPLE)
+def test_a_frame_that_is_one_value_is_known_for_it(number, value):
+    data = runs.run_of_one(value)
+    head = runs.RECORD.pack(len(data), runs.RUN, number)
+    assert runs.of_one(head + data) == (number, value)
+    assert values_in(head + data) == [(number, value)]
+    printed = runs.RECORD.pack(0, runs.PRINTED, number)
+    for other in (b"", head, head[:-1], head + data + printed, printed + head + data):
+        assert runs.of_one(other) is None
 
 
 def test_a_full_journal_takes_nothing_more_and_keeps_what_it_has():
