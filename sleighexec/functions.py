@@ -41,6 +41,7 @@ KEPT = 1024  # functions whose definition is remembered; more are pickled again 
 PLAIN, LONG, SINGLE, SMALL, ROWS, PICKLED, UNFILLED, SHALLOW = range(8)
 ALONE = frozenset({SINGLE, SHALLOW})  # an argument as it is
 LIGHT = ALONE | {PLAIN}  # arguments that weigh next to nothing
+WITHIN = LIGHT | {SMALL}  # …that never have buffers outside of the pickle of a batch
 
 
 def simple_form(args: Collection[Any]) -> int | None:
@@ -425,7 +426,7 @@ class Known:
     def news(self, definition: Definition | None, needs: tuple[GlobalValue, ...]) -> list[Any]:
         """What must be sent along before a call, in the form that `Learned.learn` takes."""
         out: list[Any] = []
-        if (definition, needs) == self._latest and self._forgot == len(self._forgotten):
+        if self.is_latest(definition, needs):
             return out  # nearly always
         shared = SharedValue in map(type, needs)
         self._latest = (None, ()) if shared else (definition, needs)
@@ -444,10 +445,11 @@ class Known:
             out.append((definition.key, None, *self.carry(definition.payload)))
         return out
 
-    def is_latest(self, definition: Definition) -> bool:
-        """Whether there is no news for a call of this function that needs nothing else."""
-        latest, needs = self._latest
-        return latest is definition and not needs and self._forgot == len(self._forgotten)
+    def is_latest(self, definition: Definition | None, needs: tuple[GlobalValue, ...]) -> bool:
+        """Whether there is no news before such a call, since the last one was such, too."""
+        latest, needed = self._latest
+        same = latest is definition and needed == needs
+        return same and self._forgot == len(self._forgotten)
 
     def take_back(self, news: list[Any]) -> None:
         """What `news` gave was not sent after all."""

@@ -119,15 +119,21 @@ class Outcomes:
         Raises:
             BaseException: What pickling it raises: nothing is written then.
         """
-        number = self.finished + 1
-        if (
-            self._text.size
-            or not pickling.is_simple(result)
-            or not self.records.write(number, runs.RUN, runs.run_of_one(result))
-        ):
-            self.open_run(number)
-            self.write_result(result)
-        self.finished = number
+        flag, data = runs.MIXED, None
+        if pickling.is_simple(result):
+            flag, data = runs.RUN, runs.dump_simple(result)
+        elif (shallow := runs.dump_shallow(result)) is not None:
+            data = shallow
+        elif (head := self._pickled(result)) is not None:
+            data = runs.dump_mixed(head)
+        if data is None:
+            self._write_record(runs.LARGE, None)
+            return
+        data, number = runs.run_of_one(data), self.finished + 1
+        if self._text.size or not self.records.write(number, flag, data):
+            self._write_record(flag, data)
+        else:
+            self.finished = number
 
     def write_result(self, result: object) -> bool:
         """Write the next result, which does not simply go behind the one before.
@@ -138,7 +144,7 @@ class Outcomes:
         if not same and self._decide(result):
             return False
         data: Any
-        flag, data = self._pickled(result)
+        flag, data = self._dumped(result)
         if flag == runs.RUN:
             try:
                 self._words[END] += self._journal.write(data)
@@ -172,7 +178,8 @@ class Outcomes:
         """Write a result that is too long for what is left of the open run; as `_pickled`."""
         self.flush()
         if runs.RUN_HEAD + len(data) > ROOM:
-            return self._sent_alone(pickling.dumps(result))
+            self._send_alone(pickling.dumps(result))
+            return runs.LARGE, None
         self.open_run(self.finished + 1)
         self.records.mix()  # perhaps it is a pickle
         self._words[END] += self._journal.write(data)
@@ -205,7 +212,7 @@ class Outcomes:
                 entry = runs.RECORD.pack(len(data), flag, number) + data
                 self._connection.post(Results((Payload(entry),)), ONE_WAY)
 
-    def _pickled(self, result: object) -> tuple[int, bytes | None]:
+    def _dumped(self, result: object) -> tuple[int, bytes | None]:
         """A result as a record's flag and bytes; no bytes if it went out by itself.
 
         A small one is to stand in the open run, unless its call has printed: that comes before.
@@ -218,6 +225,20 @@ class Outcomes:
         if self.straight and (data := runs.dump_shallow(result)) is not None:
             self.records.mix()
             return runs.RUN, data
+        head = self._pickled(result)
+        if head is None:
+            return runs.LARGE, None
+        if not self.straight:
+            return runs.GOOD, head
+        self.records.mix()
+        return runs.RUN, runs.dump_mixed(head)
+
+    def _pickled(self, result: object) -> bytes | None:
+        """A small result pickled; None: it is big, and was sent by itself.
+
+        Raises:
+            BaseException: What pickling the result raises.
+        """
         try:
             payload = pickling.dumps_outside(result)
         except BaseException as error:
@@ -225,14 +246,12 @@ class Outcomes:
             raised.add_note(error, text)
             raise
         head = bytes(payload.head)
-        if payload.buffers or len(head) >= pickling.OUT_OF_BAND:
-            return self._sent_alone(payload)
-        if not self.straight:
-            return runs.GOOD, head
-        self.records.mix()
-        return runs.RUN, runs.dump_mixed(head)
+        if not payload.buffers and len(head) < pickling.OUT_OF_BAND:
+            return head
+        self._send_alone(payload)
+        return None
 
-    def _sent_alone(self, payload: Payload) -> tuple[int, bytes | None]:
+    def _send_alone(self, payload: Payload) -> None:
         """Send a big result by itself, behind all that is ready."""
         self._check_size(payload.size_bytes)
         with self.lock:
@@ -242,7 +261,6 @@ class Outcomes:
         head = runs.RECORD.pack(len(payload.head), runs.LARGE, self.finished + 1)
         payload = Payload(head + bytes(payload.head), payload.buffers)
         self._connection.post(Results((payload,)), ONE_WAY)
-        return runs.LARGE, None
 
     def _check_size(self, size: int) -> None:
         if size > wire.MAX_FRAME - ROOM:

@@ -47,17 +47,17 @@ def run_head(number: int, flag: int = RUN) -> bytes:
     return head if flag in FORMATS else head + _EMPTY
 
 
-def run_of_one(value: Any) -> bytes:
-    """What a run has behind the head of its record if a value of a simple type is all of it."""
-    return _ONE + marshal.dumps(value, EVERYWHERE)
+def run_of_one(data: bytes) -> bytes:
+    """What a run has behind the head of its record if this, as it stands in it, is all of it."""
+    return _ONE + data
 
 
 def of_one(data: Any) -> tuple[int, Any] | None:
-    """The number of a call and its value, if a frame is a run of one and nothing else."""
+    """The number of a call and what stands for its value, if a frame is but a run of one."""
     if type(data) is not bytes or not data.startswith(_ONE, RECORD.size):
         return None
     size, flag, number = RECORD.unpack_from(data)
-    if flag != RUN or RECORD.size + size != len(data):
+    if flag not in RUNS or RECORD.size + size != len(data):
         return None
     return number, marshal.loads(data[RUN_HEAD:])
 

@@ -682,7 +682,7 @@ class BuiltinEngine(Losses):
         worker, (tag, _) = next(iter(self._waiting.items()))
         del self._waiting[worker]
         usual, tasks = self._lines.usual, deque((task,))
-        data = worker.pack_light(task)
+        data = worker.pack_lone(task)
         if data is None:
             self._lend(worker, tag, usual, tasks)
             return True

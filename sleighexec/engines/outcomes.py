@@ -69,9 +69,12 @@ def deliver(done: list[Outcome]) -> None:
 
 
 def deliver_lone(sink: Sink, index: int, value: Any) -> None:
-    """Hand over one value, of a simple type: the straight path of who waits for each of them."""
+    """Hand over what stands for one value: the straight path of who waits for each of them."""
     try:
-        sink.deliver(index, value, None)
+        if type(value) is list:
+            _deliver_mixed(sink, index, [value])
+        else:
+            sink.deliver(index, value, None)
     except BaseException:  # as in _hand_over
         log.critical("sleighexec: an outcome could not be handed over", exc_info=True)
     if _mine.callbacks:

@@ -20,6 +20,7 @@ from sleighexec.functions import (
     LONG,
     PICKLED,
     PLAIN,
+    WITHIN,
     FunctionTable,
     Known,
     places_of,
@@ -126,17 +127,17 @@ class WorkerLink:
             raise ValueError(f"with the globals it needs it takes {payload.size_bytes} bytes")
         return payload, sent, limited
 
-    def pack_light(self, task: Task) -> bytes | None:
-        """As `pack`, of one call with light arguments, if its function was the last one, too.
+    def pack_lone(self, task: Task) -> bytes | None:
+        """As `pack`, of one call with small arguments, if there is no news for it.
 
         Then there is nothing to it but the head of the payload. None: it is another call.
         """
         definition, needs, form, items, settings = task.parts()
-        if needs or form not in LIGHT or settings.limits or not self.known.is_latest(definition):
+        if form not in WITHIN or settings.limits or not self.known.is_latest(definition, needs):
             return None
         grants = [tuple(place) for place in self.connection.grants()]
-        group = definition.key, form, definition.places, None, items
-        return pickling.pack_small(([], [group], grants))
+        places = definition.places + places_of(needs) if needs else definition.places
+        return pickling.pack_small(([], [(definition.key, form, places, None, items)], grants))
 
     def read(self, payload: Payload) -> list[Outcome]:
         """Outcomes of its calls, which belong to its oldest loans, in order: these are done."""
@@ -168,9 +169,9 @@ class WorkerLink:
         return done
 
     def read_lone(self, payload: Payload) -> tuple[Sink, int, Any] | None:
-        """As `read`, if all that has come is one simple value, that of its next call: the value.
+        """As `read`, if all that has come is a run of one, that of its next call.
 
-        Who waits, for which of its calls. None: something else has come.
+        Who waits, for which of its calls, and what stands for the value. None: it is another frame.
         """
         found = runs.of_one(payload.head)
         if found is None or found[0] != self.answered + 1 or not self.loans:
