@@ -88,6 +88,7 @@ class Records:
         self.sent = self.first = 0
         self.slots: memoryview | None = None
         self._run_at: int | None = None  # where the open run begins
+        self._mixed = False  # …and whether it is a mixed one
 
     def open_run(self, number: int, flag: int = runs.RUN) -> bool:
         """See that a run is open, to which call `number` is to add; False: there is no room.
@@ -99,7 +100,7 @@ class Records:
             head = runs.run_head(number, flag)
             if end + len(head) + runs.NUMBER > ROOM:
                 return False
-            self._run_at, self.first = end, number
+            self._run_at, self.first, self._mixed = end, number, False
             self.memory.seek(START + end)
             self.words[END] = end = end + self.memory.write(head)
             if flag in runs.FORMATS:
@@ -117,8 +118,10 @@ class Records:
 
     def mix(self) -> None:
         """The open run is a mixed one."""
-        assert self._run_at is not None
-        self.memory[START + self._run_at + runs.FLAG_AT] = runs.MIXED | runs.OPEN
+        if not self._mixed:
+            assert self._run_at is not None
+            self.memory[START + self._run_at + runs.FLAG_AT] = runs.MIXED | runs.OPEN
+            self._mixed = True
 
     def close_run(self, number: int) -> None:
         """Nothing is added to the run any more; `number` is the last call that is finished."""

@@ -61,6 +61,7 @@ class Outcomes:
         self.sized: set[type] = set(SIZED)
         self.slotted: type | None = None
         self._undecided = False
+        self._dumper = pickling.Dumper()
         self.lock = threading.RLock()
         self.outbox = Outbox(post_output, is_sending, self.lock)
         self.keeps_lines = False
@@ -220,11 +221,12 @@ class Outcomes:
         Raises:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
-        if self.straight and pickling.is_simple(result):
-            return runs.RUN, runs.dump_simple(result)
-        if self.straight and (data := runs.dump_shallow(result)) is not None:
-            self.records.mix()
-            return runs.RUN, data
+        if self.straight and type(result) in pickling.PLAIN_KINDS:
+            if pickling.is_simple(result):
+                return runs.RUN, runs.dump_simple(result)
+            if (data := runs.dump_shallow(result)) is not None:
+                self.records.mix()
+                return runs.RUN, data
         head = self._pickled(result)
         if head is None:
             return runs.LARGE, None
@@ -240,16 +242,15 @@ class Outcomes:
             BaseException: What pickling the result raises.
         """
         try:
-            payload = pickling.dumps_outside(result)
+            data = self._dumper.dump(result)
         except BaseException as error:
             text = f"while pickling the result of the task, a {type(result).__name__}"
             raised.add_note(error, text)
             raise
-        head = bytes(payload.head)
-        if not payload.buffers and len(head) < pickling.OUT_OF_BAND:
-            return head
-        self._send_alone(payload)
-        return None
+        if isinstance(data, Payload):
+            self._send_alone(data)
+            return None
+        return data
 
     def _send_alone(self, payload: Payload) -> None:
         """Send a big result by itself, behind all that is ready."""

@@ -31,6 +31,8 @@ PROTOCOL = 5
 OUT_OF_BAND = 64 * 1024  # bytes from which a buffer stays outside the pickle
 STACK_GLOBAL = b"\x93"  # what stands in a pickle where something goes by its name
 
+Keep = Callable[[pickle.PickleBuffer], bool]  # a buffer_callback; see _keeper
+
 # Types whose values cannot be shared and changed: many of them may travel in one pickle.
 SIMPLE: frozenset[type] = frozenset({int, str, float, bool, bytes, type(None), complex})
 SHORT = 1024  # characters or bytes of a text that may travel so; some thousand make a batch
@@ -42,6 +44,7 @@ COPIES: dict[type, Callable[[Any], Any]] = {dict: dict.copy, list: list.copy}
 TEXTS: frozenset[type] = frozenset({str, bytes})
 ATOMS = SIMPLE - TEXTS
 SIMPLE_OR_TUPLE = SIMPLE | {tuple}
+PLAIN_KINDS = SIMPLE_OR_TUPLE | COPIES.keys()  # what may be simple or shallow
 
 
 def all_simple(values: Collection[Any], *, tuples: bool = True) -> bool:
@@ -79,7 +82,7 @@ def copies_of_shallow(values: list[Any]) -> list[Any] | None:
     for first in range(0, len(values), AT_ONCE):
         part = values[first : first + AT_ONCE]
         kinds = set(map(type, part))
-        if not (kinds <= SIMPLE_OR_TUPLE | COPIES.keys() and _are_shallow(part, kinds)):
+        if not (kinds <= PLAIN_KINDS and _are_shallow(part, kinds)):
             return None
         if len(kinds) == 1 and kinds <= COPIES.keys():
             copies += map(COPIES[kinds.pop()], part)
@@ -153,14 +156,20 @@ def dumps_named(value: object) -> Payload | None:
     It is several times as quick as cloudpickle, which asks Python about each object. None: it
     cannot do it, or not rightly, since what is of `__main__` has no name elsewhere.
     """
+    buffers: list[Any] = []
+    head = _dump_named(value, _keeper(buffers))
+    return None if head is None else Payload(head, buffers)
+
+
+def _dump_named(value: object, keep: Keep) -> bytes | None:
+    """The head of that; `keep` has got the buffers."""
     if _any_by_value():
         return None
-    buffers: list[Any] = []
     try:
-        head = pickle.dumps(value, PROTOCOL, buffer_callback=_keeper(buffers))
+        head = pickle.dumps(value, PROTOCOL, buffer_callback=keep)
     except Exception:  # whatever it is, cloudpickle will raise it again, or can do it
         return None
-    return None if b"__main__" in head else Payload(head, buffers)
+    return None if b"__main__" in head else head
 
 
 def dumps_small(values: Iterable[object], most: int = OUT_OF_BAND) -> list[bytes] | None:
@@ -201,9 +210,28 @@ def _any_by_value() -> bool:
     return bool(getattr(module, "_PICKLE_BY_VALUE_MODULES", None))
 
 
-def dumps_outside(value: object) -> Payload:
-    """As `dumps`, where the value may be a long text: its content stays outside of the pickle."""
-    return dumps(outside(value))
+class Dumper:
+    """Pickles one value after the other, long texts outside of their pickles. For one thread."""
+
+    def __init__(self) -> None:
+        self._buffers: list[Any] = []
+        self._keep = _keeper(self._buffers)  # made once: that takes longer than a small pickle
+
+    def dump(self, value: object) -> bytes | Payload:
+        """Bytes that `loads_small` reads, or a payload where that has more, or much, in it.
+
+        Raises:
+            Exception: Whatever pickling it raises.
+        """
+        buffers = self._buffers
+        buffers.clear()
+        head = _dump_named(outside(value), self._keep)
+        if head is None:
+            buffers.clear()
+            head = _dump_with(byvalue().Pickler, outside(value), self._keep)
+        if not buffers and len(head) < OUT_OF_BAND:
+            return head
+        return Payload(head, [*buffers])
 
 
 def outside(value: Any) -> Any:
@@ -270,12 +298,16 @@ def value_payload(value: object) -> Payload:
 def dump_with(pickler_class: Callable[..., Any], value: object) -> Payload:
     """The object as a payload, by a pickler of this class."""
     buffers: list[Any] = []
+    return Payload(_dump_with(pickler_class, value, _keeper(buffers)), buffers)
+
+
+def _dump_with(pickler_class: Callable[..., Any], value: object, keep: Keep) -> bytes:
     with io.BytesIO() as file:
-        pickler_class(file, PROTOCOL, buffer_callback=_keeper(buffers)).dump(value)
-        return Payload(file.getvalue(), buffers)
+        pickler_class(file, PROTOCOL, buffer_callback=keep).dump(value)
+        return file.getvalue()
 
 
-def _keeper(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
+def _keeper(buffers: list[Any]) -> Keep:
     """Keeps big contiguous buffers out of the pickle, in `buffers`."""
 
     def keep(buffer: pickle.PickleBuffer) -> bool:

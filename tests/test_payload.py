@@ -130,7 +130,10 @@ def test_a_module_that_is_to_travel_by_value_is_left_to_cloudpickle():
     ids=repr_short,
 )
 def test_the_content_of_a_long_text_stays_outside(value):
-    payload = sent(pickling.dumps_outside(value))
+    dumper = pickling.Dumper()
+    dumper.dump([bytes(2 * OUT_OF_BAND), pickle.PickleBuffer(bytes(2 * OUT_OF_BAND))])
+    data = dumper.dump(value)
+    payload = sent(data if isinstance(data, Payload) else Payload(data))
     its = loads(payload)
     assert its == value
     assert type(its) is type(value)
