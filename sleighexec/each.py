@@ -1,12 +1,13 @@
 """The classic calls: eachElem, eachWorker, imap, starmap, for whatever can submit in bulk.
 
 elements.py ─▶ rows ─▶ submit_rows ─▶ SleighPending ─▶ results, by a Policy
+                   └─▶ gather_rows, if nobody is to see its Futures ─┘
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from sleighexec import elements, scripting
 from sleighexec.elements import NO_ARGUMENTS, NO_ELEMENTS
@@ -31,6 +32,17 @@ class EachCalls:
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
         """Submit a call for each row."""
+        raise NotImplementedError
+
+    def _gather_rows(
+        self,
+        fn: Any,
+        rows: Iterator[Row],
+        policy: Policy,
+        chunk_size: int,
+        meter: Meter | None,
+    ) -> list[Any]:
+        """The results of calls for all rows, when they are there."""
         raise NotImplementedError
 
     def _submit_each(self, fn: Any, args: Row, group: Group, sticky: bool) -> None:
@@ -113,6 +125,10 @@ class EachCalls:
             self._submit_rows(call, rows, group, chunk)
 
         meter = self._meter(0 if elementFunc else elements.known_length(elementArgs, by))
+        if blocking and not policy.accumulates and window == math.inf:
+            if first:
+                rows = ((*first, *row) for row in rows)
+            return self._gather_rows(call, rows, policy, chunk, meter)
         pending = self._pending_class(self._engine, submit, policy, meter)
         pending.feed(rows, window)
         return pending.gather() if blocking else self._given(pending)

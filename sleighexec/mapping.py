@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LEAST_SHARE = 16  # a worker that wants so many items gets one at least
 
 _WAITING = object()  # stands for a result that is not there yet
-_TAKEN = object()  # …that its reader has
+TAKEN = object()  # …that its reader has
 
 
 class Failure:
@@ -42,7 +42,7 @@ class Failure:
         self.error = error
 
 
-class _Run:
+class Run:
     """Results that came together: it stands in the place of the first of them."""
 
     __slots__ = ("objects", "values")
@@ -75,15 +75,19 @@ class MapJob:
         single: bool = False,
         apply_to: Any = None,
         meter: Meter | None = None,
+        *,
+        shares: bool = True,
     ) -> None:
         """`chunk` above 1: so many items travel together, or several times as many.
 
         `single`: each item is the only argument, not a tuple of all. `apply_to` is one before it.
+        `shares`: what travels together may have in common there what it has in common here.
         """
         self.meter = meter
         self.engine, self.definition, self.needs = engine, definition, needs
         self.settings, self.chunk = settings, chunk
         self.single, self.apply_to = single, apply_to
+        self.shares = shares and chunk > 1
         self.items: list[Any] = []
         self.results: list[Any] = []
         self.losses: dict[int, tuple[Loss, ...]] = {}  # item -> workers that it has cost
@@ -126,8 +130,7 @@ class MapJob:
         if self.meter is not None:
             self.meter.ended(1, error is not None)
         if self._wanted == index:
-            with self._condition:
-                self._condition.notify_all()
+            self.wake()
 
     def deliver_run(self, index: int, values: list[Any], *, objects: bool = False) -> None:
         end = index + len(values)
@@ -136,19 +139,23 @@ class MapJob:
                 self.deliver(number, value, None)
             return
         self.items[index:end] = [None] * len(values)
-        self.results[index] = values[0] if len(values) == 1 else _Run(values, objects)
+        self.results[index] = values[0] if len(values) == 1 else Run(values, objects)
         if self.meter is not None:
             self.meter.ended(len(values))
         if index <= self._wanted < end:
-            with self._condition:
-                self._condition.notify_all()
+            self.wake()
+
+    def wake(self) -> None:
+        """Have who waits look again."""
+        with self._condition:
+            self._condition.notify_all()
 
     def fail(self, start: int, error: BaseException) -> None:
         """The items from this one on could not be put into line, or not all."""
         for index in range(start, len(self.items)):
             self.deliver(index, None, error)
 
-    def take(self, index: int, deadline: float | None) -> _Run:
+    def take(self, index: int, deadline: float | None) -> Run:
         """The results from one item on that came together, when the first one is there.
 
         Their place forgets them.
@@ -157,27 +164,36 @@ class MapJob:
             TimeoutError: It is not there at `deadline` (on the monotonic clock).
             BaseException: What the call raised.
         """
-        if self.results[index] is _WAITING:
-            self._wait(index, deadline)
-        found, self.results[index] = self.results[index], _TAKEN
-        if type(found) is _Run:
+        if not self.is_there(index):
+            self.wait(index, deadline)
+        found, self.results[index] = self.results[index], TAKEN
+        if type(found) is Run:
             return found
         if type(found) is Failure:
             try:
                 raise found.error
             finally:
                 found = None
-        return _Run([found], objects=True)
+        return Run([found], objects=True)
 
-    def _wait(self, index: int, deadline: float | None) -> None:
+    def is_there(self, index: int) -> bool:
+        """Whether who waits for the result of this item need not wait any more."""
+        return self.results[index] is not _WAITING
+
+    def wait(self, index: int, deadline: float | None) -> None:
+        """Wait until that is so.
+
+        Raises:
+            TimeoutError: It is not at `deadline` (on the monotonic clock).
+        """
         engine = self.engine
         if engine.forked:
             raise ForkedProcessError("this map belongs to the parent process")
-        engine.serve_until(lambda: self.results[index] is not _WAITING, deadline)
+        engine.serve_until(lambda: self.is_there(index), deadline)
         engine.attend()
         with self._condition:
             self._wanted = index
-            while self.results[index] is _WAITING:
+            while not self.is_there(index):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     raise TimeoutError

@@ -19,15 +19,18 @@ from sleighexec.functions import (
     SHALLOW,
     SINGLE,
     SMALL,
+    Definition,
     FunctionTable,
     simple_form,
 )
+from sleighexec.gathering import Gathering
 from sleighexec.hints import TYPE_CHECKING, Any, TypeVar
 from sleighexec.mapping import Failure, Feed, MapJob, results
 from sleighexec.messages import Payload
 from sleighexec.task import BATCH_BYTES, Settings, Task
 
 if TYPE_CHECKING:
+    from sleighexec.pending import Policy
     from sleighexec.progress import Meter
 
 T = TypeVar("T")
@@ -121,16 +124,11 @@ class MapCalls:
         if self._max_pending is not None:
             most = max(self._max_pending // chunksize, 1)
             buffersize = most if buffersize is None else min(buffersize, most)
-        definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
-        apply_to = None if definition is not None else fn
-        known = definition or self._functions.apply_as(fn)
+        known, apply_to = self._known(fn)
         job = MapJob(self._engine, known, (), settings, chunksize, single, apply_to, meter)
         try:
             if buffersize is None:
-                for portion in _portions(items, chunksize, quick=quick):
-                    self._add(job, portion)
-                if meter is not None:
-                    meter.expect(0, last=True)
+                self._add_all(job, items, quick=quick)
                 return results(job, None, deadline)
             self._add(job, list(itertools.islice(items, buffersize * chunksize)))
         except BaseException as error:
@@ -138,6 +136,40 @@ class MapCalls:
             raise
         feed = Feed(_feed(weakref.ref(self), job, items, chunksize))
         return results(job, feed, deadline)
+
+    def _map_all(
+        self,
+        settings: Settings,
+        meter: Meter | None,
+        fn: Any,
+        rows: Iterator[tuple[Any, ...]],
+        policy: Policy,
+        chunk_size: int,
+    ) -> list[Any]:
+        """The results of `fn(*row)` for each row, when all are there; see eachElem."""
+        self._put(settings, ())  # raises what a submit would raise now
+        known, apply_to = self._known(fn)
+        job = Gathering(policy, self._engine, known, settings, chunk_size, apply_to, meter)
+        try:
+            self._add_all(job, rows, quick=False)
+            return job.gather()
+        except BaseException as error:
+            job.give_up(error)
+            raise
+
+    def _known(self, fn: Any) -> tuple[Definition, Any]:
+        """What workers are to call, and what they are to apply then, if they are to apply that."""
+        definition = None if type(fn) is pickling.Shared else self._functions.define(fn)
+        if definition is not None:
+            return definition, None
+        return self._functions.apply_as(fn), fn
+
+    def _add_all(self, job: MapJob, items: Iterator[Any], *, quick: bool) -> None:
+        """Put all items into a job, and its spans into line."""
+        for portion in _portions(items, job.chunk, quick=quick):
+            self._add(job, portion)
+        if job.meter is not None:
+            job.meter.expect(0, last=True)
 
     def _add(self, job: MapJob, items: list[Any]) -> None:
         """Put more items into a job and its span into line."""
@@ -167,7 +199,7 @@ class MapCalls:
         rows = [(item,) for item in items] if job.single else items
         if job.apply_to is not None:
             rows = [(job.apply_to, *row) for row in rows]
-        if job.chunk > 1 and self._engine.takes_rows:
+        if job.shares and self._engine.takes_rows:
             # As in the standard library, what travels together shares what it has in common.
             starts = range(0, len(rows), job.chunk)
             chunks = self._functions.dumps_small(
@@ -238,7 +270,7 @@ def _shallow(job: MapJob, items: list[Any]) -> tuple[int, list[Any]] | None:
     """As `MapCalls._pickled`, where the only argument of each call is a shallow dict or list."""
     if not job.single or job.apply_to is not None:
         return None
-    if job.chunk > 1 and len(set(map(id, items))) < len(items):
+    if job.shares and len(set(map(id, items))) < len(items):
         return None  # what travels together shares what it has in common
     copies = pickling.copies_of_shallow(items)
     return None if copies is None else (SHALLOW, copies)
@@ -246,10 +278,12 @@ def _shallow(job: MapJob, items: list[Any]) -> tuple[int, list[Any]] | None:
 
 def _portions(items: Iterator[Any], chunksize: int, *, quick: bool) -> Iterator[list[Any]]:
     """All items. If reading them may take long, those read in a while, in whole chunks."""
-    portion: list[Any] = []
-    count, begun = 1, time.monotonic()
-    while not quick and (some := list(itertools.islice(items, count))):
+    portion: list[Any] = [*items] if quick else []
+    count, begun, more = 1, time.monotonic(), not quick
+    while more:
+        some = list(itertools.islice(items, count))
         portion += some
+        more = len(some) == count  # else it has ended: asked again, zip would read on
         if time.monotonic() - begun < READ_SECONDS:
             count = min(2 * count, READ_AT_ONCE)
             continue
@@ -257,7 +291,6 @@ def _portions(items: Iterator[Any], chunksize: int, *, quick: bool) -> Iterator[
             yield portion[:whole]
             portion = portion[whole:]
         count, begun = 1, time.monotonic()  # the next one may take long
-    portion += items
     if portion:
         yield portion
 

@@ -199,12 +199,23 @@ class Policy:
         error = _error_of(future)
         if error is None:
             return future.result()
-        if self.raises:
-            try:
+        try:
+            return self.failed(error)
+        finally:
+            error = None
+
+    def failed(self, error: BaseException) -> Any:
+        """What stands for an error there.
+
+        Raises:
+            BaseException: The error, if errors are to be raised.
+        """
+        try:
+            if self.raises:
                 raise error
-            finally:
-                error = None
-        return error if self._failure is None else self._failure(error)
+            return error if self._failure is None else self._failure(error)
+        finally:
+            del error  # its traceback holds this frame
 
     def accumulate(self, number: int, future: SleighFuture[Any]) -> None:
         """Give an outcome to the accumulator. Its errors are the caller's."""

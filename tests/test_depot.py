@@ -219,7 +219,7 @@ def test_more_constants_than_an_agent_keeps_travel_to_each_worker_only(meter: Me
         handles = [executor.share(array) for array in arrays]
         for handle, array in zip(handles, arrays):
             assert executor.eachWorker(total, handle) == [int(array.sum())] * 2
-        assert meter.bytes() < (MAX_SEGMENTS + 2 * more + 2) * size
+        assert meter.bytes() < (MAX_SEGMENTS + 2 * more + 3) * size  # and sleighexec itself
         before = meter.bytes()
         del handles[:more]
         handles.append(executor.share(arrays[0]))  # there is room again

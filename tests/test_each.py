@@ -179,6 +179,32 @@ def test_the_first_error_to_arrive_is_raised_and_the_rest_cancelled(
     assert len(list(tmp_path.iterdir())) < 20
 
 
+@pytest.mark.parametrize("blocking", [True, False])
+def test_errors_of_some_among_many(three: SleighExecutor, blocking: bool) -> None:
+    def each(**how: Any) -> list[Any]:
+        got = three.eachElem(invert, [[n % 1000 for n in range(1, 3003)]], blocking=blocking, **how)
+        result: list[Any] = got if blocking else got.wait(PATIENCE)
+        return result
+
+    expected = [n % 1000 and 1 / (n % 1000) for n in range(1, 3003)]
+    returned = each(on_error="return")
+    assert [0 if isinstance(x, ZeroDivisionError) else x for x in returned] == expected
+    assert each(on_error="skip") == [x for x in expected if x]
+    with pytest.raises(ZeroDivisionError):
+        each()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_elements_that_travel_together_share_nothing(three: SleighExecutor, blocking: bool) -> None:
+    def grow(row: list[Any]) -> int:
+        row.append(row)
+        return len(row)
+
+    for common in ([1], [[1]]):
+        got = three.eachElem(grow, [[common] * 12], chunkSize=6, blocking=blocking)
+        assert (got if blocking else got.wait(PATIENCE)) == [2] * 12
+
+
 def test_an_argument_that_cannot_be_pickled_fails_its_element(three: SleighExecutor) -> None:
     for chunk in (1, 4):
         got = three.eachElem(args, [[1, Unpicklable(), 3]], chunkSize=chunk, on_error="return")

@@ -319,6 +319,12 @@ def test_what_is_read_is_cut_into_whole_chunks(times: list[int], chunksize: int)
     assert all(portions)
 
 
+def test_map_reads_no_further_than_zip(executor: SleighExecutor) -> None:
+    longer = iter(range(500))
+    assert len(list(executor.map(add, longer, iter(range(200))))) == 200
+    assert next(longer) == 201
+
+
 def test_map_is_cut_into_shares_that_become_smaller_but_not_tiny(executor: SleighExecutor) -> None:
     function = executor._functions.define(abs)
     assert function is not None

@@ -89,6 +89,7 @@ LADDER = [
     "dependencies",
     "progress",
     "mapping",
+    "gathering",
     "pending",
     "each",
     "options",
