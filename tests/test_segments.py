@@ -31,10 +31,11 @@ from sleighexec import (
     wire,
 )
 from sleighexec import segments as seg
+from sleighexec.borrowing import Borrower
 from sleighexec.client import SocketConnection
 from sleighexec.dial import connect
 from sleighexec.errors import ConnectionLostError
-from sleighexec.messages import Abandon, Lease, Leased, Open, Release
+from sleighexec.messages import Abandon, Lease, Leased, Nothing, Open, Release, Reply
 from sleighexec.segments import LEAST, Place, Pool, Shelf, unpack
 from tests.conftest import alive, descriptors, wait_for
 
@@ -596,6 +597,37 @@ def test_who_comes_over_tcp_gets_no_offer() -> None:
             workspace.store("x", numpy.full(100_000, number))
             assert (workspace.fetch("x") == number).all()
         assert server._server._pool is None
+
+
+class Lender:
+    """Has a segment when it is to have one, and counts who asks."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool, self.asked, self.has = pool, 0, False
+
+    def call(self, request: Lease) -> Reply:
+        self.asked += 1
+        place = self.pool.lend(request.size, A) if self.has else None
+        return Nothing() if place is None else Leased(tuple(place))
+
+
+def test_who_gets_no_segment_several_times_asks_less_often(pool: Pool) -> None:
+    lender = Lender(pool)
+    borrower = Borrower(lender, os.getpid())  # type: ignore[arg-type]
+    view = filled(LEAST, 1)
+    assert [borrower.put(view) for _ in range(500)] == [None] * 500
+    assert 30 < lender.asked < 50
+    pool.lend(LEAST, A)  # what comes for the first time gets none
+    lender.has = True
+    assert sum(borrower.put(view) is not None for _ in range(40)) >= 25
+    lender.has, lender.asked = False, 0
+    assert [borrower.put(view) for _ in range(2)] == [None] * 2
+    assert lender.asked == 2, "what was is forgotten"
+    for _ in range(20):
+        borrower.put(view)
+    pool.lend(LEAST, A)
+    borrower.grant([pool.lend(LEAST, A)])
+    assert borrower.put(view) is not None
 
 
 def test_a_segment_that_comes_when_nobody_waits_for_it_any_more_is_given_back() -> None:
