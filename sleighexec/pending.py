@@ -334,10 +334,7 @@ class SleighPending(Sequence["Future[Any]"]):
 
     def cancel(self) -> int:
         """Cancel every call that no worker has yet; how many were cancelled by that."""
-        before = len(self._arrivals.failed)
-        for future in self._futures:
-            future.cancel()
-        return len(self._arrivals.failed) - before
+        return sum([not future.done() and future.cancel() for future in self._futures])
 
     def kill(self) -> int:
         """Stop every call, also those that run: their workers are replaced. How many it stopped."""
