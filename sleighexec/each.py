@@ -1,13 +1,13 @@
 """The classic calls: eachElem, eachWorker, imap, starmap, for whatever can submit in bulk.
 
 elements.py ─▶ rows ─▶ submit_rows ─▶ SleighPending ─▶ results, by a Policy
-                   └─▶ gather_rows, if nobody is to see its Futures ─┘
+                   └─▶ MapCalls._map_all, if nobody is to see its Futures ─┘
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from sleighexec import elements, scripting
 from sleighexec.elements import NO_ARGUMENTS, NO_ELEMENTS
@@ -18,6 +18,7 @@ from sleighexec.pending import Policy, ResultIterator, Row, SleighPending
 
 if TYPE_CHECKING:
     from sleighexec.progress import MakeDisplay, Meter
+    from sleighexec.task import Settings
 
 Pending = TypeVar("Pending", SleighPending, ResultIterator)
 
@@ -27,22 +28,13 @@ class EachCalls:
 
     _engine: Any
     _max_pending: int | None  # calls that may wait
+    _settings: Settings
     _pending_class = SleighPending
+    _map_all: Callable[..., list[Any]]  # of MapCalls
     _progress: MakeDisplay | None  # what makes the displays of eachElem and map
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
         """Submit a call for each row."""
-        raise NotImplementedError
-
-    def _gather_rows(
-        self,
-        fn: Any,
-        rows: Iterator[Row],
-        policy: Policy,
-        chunk_size: int,
-        meter: Meter | None,
-    ) -> list[Any]:
-        """The results of calls for all rows, when they are there."""
         raise NotImplementedError
 
     def _submit_each(self, fn: Any, args: Row, group: Group, sticky: bool) -> None:
@@ -128,7 +120,7 @@ class EachCalls:
         if blocking and not policy.accumulates and window == math.inf:
             if first:
                 rows = ((*first, *row) for row in rows)
-            return self._gather_rows(call, rows, policy, chunk, meter)
+            return self._map_all(self._settings, meter, call, rows, policy, chunk)
         pending = self._pending_class(self._engine, submit, policy, meter)
         pending.feed(rows, window)
         return pending.gather() if blocking else self._given(pending)

@@ -13,7 +13,7 @@ import itertools
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
@@ -67,8 +67,7 @@ from sleighexec.wire import MAX_FRAME
 
 if TYPE_CHECKING:
     from sleighexec.address import Address
-    from sleighexec.pending import Policy
-    from sleighexec.progress import MakeDisplay, Meter
+    from sleighexec.progress import MakeDisplay
     from sleighexec.repeats import Repeats
     from sleighexec.workerinfo import WorkerInfo
     from sleighexec.workspace import NetWorkSpace, NwsServer
@@ -401,16 +400,6 @@ class SleighExecutor(MapCalls, EachCalls, Optioned, Executor):
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
         self._bulk(self._settings, fn, rows, group, chunk_size)
-
-    def _gather_rows(
-        self,
-        fn: Any,
-        rows: Iterator[Row],
-        policy: Policy,
-        chunk_size: int,
-        meter: Meter | None,
-    ) -> list[Any]:
-        return self._map_all(self._settings, meter, fn, rows, policy, chunk_size)
 
     def _shared_if_big(self, value: Any) -> Any:
         if type(value) is pickling.Shared or self._functions.define(value) is not None:

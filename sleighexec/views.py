@@ -20,7 +20,7 @@ from sleighexec.task import Settings
 if TYPE_CHECKING:
     from sleighexec.engines.base import Engine
     from sleighexec.executor import SleighExecutor
-    from sleighexec.progress import MakeDisplay, Meter
+    from sleighexec.progress import MakeDisplay
 
 T = TypeVar("T")
 
@@ -112,16 +112,6 @@ class View(EachCalls, Optioned, Executor):
 
     def _submit_rows(self, fn: Any, rows: list[Row], group: Group, chunk_size: int) -> None:
         self._executor._bulk(self._settings, fn, rows, group, chunk_size)
-
-    def _gather_rows(
-        self,
-        fn: Any,
-        rows: Iterator[Row],
-        policy: Policy,
-        chunk_size: int,
-        meter: Meter | None,
-    ) -> list[Any]:
-        return self._executor._map_all(self._settings, meter, fn, rows, policy, chunk_size)
 
     def _shared_if_big(self, value: Any) -> Any:
         return self._executor._shared_if_big(value)
