@@ -125,6 +125,20 @@ def measures(quick: bool) -> list[Measure]:
             rounds,
         ),
         Measure(
+            "each-elem",
+            (
+                Row(
+                    "rate",
+                    f"eachElem over {items:,} trivial calls that take two arguments, one of them "
+                    "fixed; the others' map, by default",
+                    "calls/s",
+                    True,
+                ),
+            ),
+            among(partial(gathers, items=range(items))),
+            rounds,
+        ),
+        Measure(
             "map-best",
             (
                 Row(
@@ -173,6 +187,17 @@ def objects(pool: Pool, calls: int) -> dict[str, float]:
     """ms of one call with many objects of a class, and of one that returns them."""
     points = [work.Point(number, number / 2) for number in range(OBJECTS)]
     return there_and_back(pool, points, calls)
+
+
+def gathers(pool: Pool, items: Sequence[Any]) -> dict[str, float]:
+    """Calls per second of an eachElem, or of the map that comes nearest to it."""
+    each = getattr(pool.itself, "eachElem", None)
+    begin = time.perf_counter()
+    if each is not None:
+        each(divmod, [items], [7])
+    else:
+        list(pool.map(partial(divmod, 7), items))
+    return {"rate": len(items) / (time.perf_counter() - begin)}
 
 
 def maps(
