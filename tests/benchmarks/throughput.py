@@ -194,9 +194,9 @@ def gathers(pool: Pool, items: Sequence[Any]) -> dict[str, float]:
     each = getattr(pool.itself, "eachElem", None)
     begin = time.perf_counter()
     if each is not None:
-        each(divmod, [items], [7])
+        each(max, [items], [7])
     else:
-        list(pool.map(partial(divmod, 7), items))
+        list(pool.map(partial(max, 7), items))
     return {"rate": len(items) / (time.perf_counter() - begin)}
 
 
