@@ -32,6 +32,8 @@ class Channel:
         self.received = self.written = self.granted = 0  # bytes for our descriptor, in all
         self.ending = False  # the other side has closed it: it ends when all is written
         self.ended = False
+        self.watched = 0, 0  # what it is watched for, to be read and to be written
+        self.turn = 0  # when it was read last
 
     def read(self, limit: int) -> tuple[bytes, list[int]]:
         return os.read(self.descriptor, limit), []

@@ -31,6 +31,7 @@ import termios
 import time
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 
 from sleighexec.channels import CONTROL, OUTPUT, WINDOW, Channel, SocketChannel
 from sleighexec.streams import Stream
@@ -58,12 +59,19 @@ class Relay:
     def __init__(self, stream: Stream, control: socket.socket, output: int, *, far: bool) -> None:
         """`output`: where to take or put prints."""
         self._stream, self._far = stream, far
-        self._control = SocketChannel(CONTROL, control)
-        self._channels: dict[int, Channel] = {CONTROL: self._control}
-        self._channels[OUTPUT] = Channel(OUTPUT, output)
-        self._numbers = OUTPUT
+        self._channels: dict[int, Channel] = {}  # by number
+        self._by_descriptor: dict[int, Channel] = {}
+        # Those that are to be looked at before we wait: what they wait for may have changed. There
+        # may be hundreds of channels, and a message concerns one of them.
+        self._changed: dict[Channel, None] = {}
+        self._full: dict[Channel, None] = {}  # those whose descriptor has not taken all
         self._poll = select.poll()
-        self._wanted: dict[int, int] = {}  # what is registered, by descriptor
+        self._poll_full = select.poll()  # the same while the stream is full: nothing to be read
+        self._control = SocketChannel(CONTROL, control)
+        self._add(self._control)
+        self._add(Channel(OUTPUT, output))
+        self._numbers = OUTPUT
+        self._turns = 0  # of channels that were read
         self._out: deque[memoryview] = deque()  # for the stream
         self._head = b""  # of a frame that is not complete
         self._rest, self._channel = 0, 0  # bytes to come of the present DATA frame, and its channel
@@ -78,6 +86,7 @@ class Relay:
         self.fault = ""  # …if that was no end of the stream, but something that cannot be
         self.silent = False  # …because nothing was heard any more
         self.on_heard: Callable[[], object] = lambda: None  # called at the first sign
+        self._watch_stream()
 
     # ------------------------------------------------------------------ the loop
 
@@ -103,7 +112,7 @@ class Relay:
         """Whether the end has come and nothing is on its way any more, or for too long."""
         if self._deadline is None:
             return False
-        waiting = self._out if self._far else any(c.waiting for c in self._channels.values())
+        waiting = self._out if self._far else self._full
         return not waiting or time.monotonic() >= self._deadline
 
     def _end(self, reason: str) -> None:
@@ -111,6 +120,8 @@ class Relay:
         if self._deadline is None:
             self.reason = reason
             self._deadline = time.monotonic() + END_SECONDS
+            self._changed.update(dict.fromkeys(self._channels.values()))
+            self._watch_stream()
 
     def _round(self) -> None:
         before = time.monotonic()
@@ -122,39 +133,51 @@ class Relay:
         self._beat(before)
         self._send()
         free = not self._out  # while the stream is full, nothing more is read for it
-        self._declare(free)
+        self._watch()
         next_ = min(self._beaten + BEAT_SECONDS, self._heard + self._patience)
         pending = self._stream.pending()
-        ready = dict(self._poll.poll(0 if pending else max(0, next_ - before) * 1000 + 1))
+        wait = (self._poll if free else self._poll_full).poll
+        ready = [at for at, _ in wait(0 if pending else max(0, next_ - before) * 1000 + 1)]
         if self._deadline is None:
             if pending or self._stream.read_end in ready:
                 self._hear()
             if free:
-                self._look(ready)
-        for channel in list(self._channels.values()):
-            if channel.waiting:
-                self._write(channel)
+                self._look([self._by_descriptor[at] for at in ready if at in self._by_descriptor])
+        for channel in [*self._full]:
+            self._write(channel)
         self._send()
 
-    def _declare(self, free: bool) -> None:
-        """Tell the poll object what we wait for now."""
+    # ------------------------------------------------------------------ what is waited for
+
+    def _add(self, channel: Channel) -> None:
+        self._channels[channel.number] = self._by_descriptor[channel.descriptor] = channel
+        self._changed[channel] = None
+
+    def _watch(self) -> None:
+        """Tell the poll objects what the channels wait for now, as far as that has changed."""
+        for channel in (*self._changed, *self._full):
+            reads = select.POLLIN if self._may_read(channel) else 0
+            writes = select.POLLOUT if channel.waiting and self._may_write(channel) else 0
+            if channel.watched != (reads, writes):
+                self._register(channel.descriptor, reads | writes, writes)
+                channel.watched = reads, writes
+        self._changed.clear()
+
+    def _watch_stream(self) -> None:
         stream = self._stream
-        wanted = {} if self._deadline is not None else {stream.read_end: select.POLLIN}
-        if self._out:
-            wanted[stream.write_end] = wanted.get(stream.write_end, 0) | select.POLLOUT
-        for channel in self._channels.values():
-            mask = select.POLLIN if free and self._may_read(channel) else 0
-            if channel.waiting and self._may_write(channel):
-                mask |= select.POLLOUT
-            if mask:
-                wanted[channel.descriptor] = mask
-        # Whoever is not waited for is not registered either: a hang-up would be told for ever.
-        for descriptor in self._wanted.keys() - wanted.keys():
-            self._poll.unregister(descriptor)
-        for descriptor, mask in wanted.items():
-            if self._wanted.get(descriptor) != mask:
-                self._poll.register(descriptor, mask)
-        self._wanted = wanted
+        reads = select.POLLIN if self._deadline is None else 0
+        self._register(stream.read_end, reads, reads)
+        both = reads if stream.write_end == stream.read_end else 0
+        self._poll_full.register(stream.write_end, both | select.POLLOUT)
+
+    def _register(self, descriptor: int, mask: int, mask_full: int) -> None:
+        """Who waits for nothing is not registered: a hang-up would be told for ever."""
+        for poll, wanted in ((self._poll, mask), (self._poll_full, mask_full)):
+            if wanted:
+                poll.register(descriptor, wanted)
+            else:
+                with contextlib.suppress(KeyError):
+                    poll.unregister(descriptor)
 
     def _may_read(self, channel: Channel) -> bool:
         if channel.credit <= 0 or channel.ending or self._deadline is not None:
@@ -179,24 +202,23 @@ class Relay:
 
     # ------------------------------------------------------------------ from our sockets
 
-    def _look(self, ready: dict[int, int]) -> None:
+    def _look(self, ready: list[Channel]) -> None:
         """Read our sockets, one chunk of each; the agent's after what its workers have written."""
         control = self._control
         if self._due and not self._debts:
             limit, self._due = self._due, 0
             self._take(control, limit)
-        elif control.descriptor in ready and self._may_read(control):
+        elif control in ready and self._may_read(control):
             if self._far:
                 self._mark()
             else:
                 self._take(control, min(CHUNK, control.credit))
-        for channel in list(self._channels.values()):
-            if channel is control or channel.descriptor not in ready or channel.ended:
-                continue
-            if self._may_read(channel):
+        if len(ready) > 1:  # who was read last comes last
+            ready.sort(key=attrgetter("turn"))
+        for channel in ready:
+            if channel is not control and not channel.ended and self._may_read(channel):
+                self._turns = channel.turn = self._turns + 1
                 self._take(channel, min(CHUNK, channel.credit))
-                if not channel.ended:  # next time the others come first
-                    self._channels[channel.number] = self._channels.pop(channel.number)
                 if len(self._out) > MANY:
                     return
 
@@ -208,6 +230,7 @@ class Relay:
                 count = _readable(channel.descriptor)
                 if count:
                     self._debts[channel] = count
+        self._changed[self._control] = None
         if not self._debts:
             limit, self._due = self._due, 0
             self._take(self._control, limit)
@@ -219,15 +242,14 @@ class Relay:
             return
         except OSError:
             data, descriptors = b"", []
+        self._changed[channel] = None
         if channel in self._debts:
             self._debts[channel] -= len(data)
             if self._debts[channel] <= 0 or not data:
-                del self._debts[channel]
+                self._settle(channel)
         for descriptor in descriptors:
             self._numbers += 1
-            self._channels[self._numbers] = SocketChannel(
-                self._numbers, socket.socket(fileno=descriptor)
-            )
+            self._add(SocketChannel(self._numbers, socket.socket(fileno=descriptor)))
             self._put(OPEN, self._numbers, 0)
         if data:
             channel.credit -= len(data)
@@ -240,10 +262,17 @@ class Relay:
             self._put(CLOSE, channel.number, 0)
             self._drop(channel)
 
+    def _settle(self, channel: Channel) -> None:
+        """The agent's next words need not wait for it."""
+        if self._debts.pop(channel, None) is not None:
+            self._changed[self._control] = None
+
     def _drop(self, channel: Channel) -> None:
-        if self._wanted.pop(channel.descriptor, None) is not None:
-            self._poll.unregister(channel.descriptor)  # before its number is used again
-        self._debts.pop(channel, None)
+        self._register(channel.descriptor, 0, 0)  # before its number is used again
+        self._settle(channel)
+        self._changed.pop(channel, None)
+        self._full.pop(channel, None)
+        self._by_descriptor.pop(channel.descriptor, None)
         self._channels.pop(channel.number, None)
         channel.close()
 
@@ -304,17 +333,19 @@ class Relay:
         elif kind == CREDIT:
             if channel is not None:
                 channel.credit = min(channel.credit + count, WINDOW)
+                self._changed[channel] = None
         elif kind == OPEN and self._far and channel is None:
             try:
                 ours, theirs = socket.socketpair()
             except OSError as error:
                 raise LinkError(f"no more workers can be here ({error}): {FEW}") from error
-            self._channels[number] = SocketChannel(number, ours)
+            self._add(SocketChannel(number, ours))
             self._arrived.append(theirs.detach())
         elif kind == CLOSE and number > OUTPUT:
             if channel is not None:
                 channel.ending = True
-                self._debts.pop(channel, None)
+                self._settle(channel)
+                self._changed[channel] = None
                 if not channel.waiting:
                     self._drop(channel)
         elif kind != BEAT:
@@ -333,8 +364,8 @@ class Relay:
         if channel is self._control:
             descriptors, self._arrived = tuple(self._arrived), []
             if not self._far:
-                others = self._channels.values()
-                before = tuple((c, c.received) for c in others if c.waiting and c is not channel)
+                before = tuple((c, c.received) for c in self._full if c is not channel)
+        self._full[channel] = None
         channel.waiting.append((data, descriptors, before))
         if len(channel.waiting) == 1:
             self._write(channel)
@@ -366,8 +397,11 @@ class Relay:
         if channel.written - channel.granted >= WINDOW // 4:
             self._put(CREDIT, channel.number, channel.written - channel.granted)
             channel.granted = channel.written
-        if channel.ending and not channel.waiting and channel.number > OUTPUT:
-            self._drop(channel)
+        if not channel.waiting:
+            self._full.pop(channel, None)
+            self._changed[channel] = None
+            if channel.ending and channel.number > OUTPUT:
+                self._drop(channel)
 
 
 def _readable(descriptor: int) -> int:
