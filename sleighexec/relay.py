@@ -34,12 +34,13 @@ from collections.abc import Callable
 from operator import attrgetter
 
 from sleighexec.channels import CONTROL, OUTPUT, WINDOW, Channel, SocketChannel
+from sleighexec.polling import READ, WRITE, Poller
 from sleighexec.streams import Stream
 
 FRAME = struct.Struct("!BxxxII")
 DATA, CREDIT, OPEN, CLOSE, BEAT = range(1, 6)
 CHUNK = 64 * 1024  # bytes of one DATA frame at most: a small one waits no longer than for that
-READ = 256 * 1024  # bytes taken from the stream at once
+AT_ONCE = 256 * 1024  # bytes taken from the stream at once
 MANY = 8  # frames for the stream after which no more is read in a round
 BEAT_SECONDS = 1.0
 NEAR_PATIENCE = 5.0  # seconds of silence after which a host counts as lost
@@ -65,8 +66,10 @@ class Relay:
         # may be hundreds of channels, and a message concerns one of them.
         self._changed: dict[Channel, None] = {}
         self._full: dict[Channel, None] = {}  # those whose descriptor has not taken all
-        self._poll = select.poll()
-        self._poll_full = select.poll()  # the same while the stream is full: nothing to be read
+        ends = {stream.read_end, stream.write_end}
+        kind = None if all(map(_can_wait_for, ends)) else select.poll
+        self._poller = Poller(kind)
+        self._poller_full = Poller(kind)  # the same while the stream is full: nothing to be read
         self._control = SocketChannel(CONTROL, control)
         self._add(self._control)
         self._add(Channel(OUTPUT, output))
@@ -106,7 +109,13 @@ class Relay:
                     channel.close()
             for descriptor in self._arrived:
                 os.close(descriptor)
+            self.forget()
         return self.reason
+
+    def forget(self) -> None:
+        """Close what is ours alone. In a forked child: no more than that."""
+        self._poller.close()
+        self._poller_full.close()
 
     def _over(self) -> bool:
         """Whether the end has come and nothing is on its way any more, or for too long."""
@@ -136,8 +145,8 @@ class Relay:
         self._watch()
         next_ = min(self._beaten + BEAT_SECONDS, self._heard + self._patience)
         pending = self._stream.pending()
-        wait = (self._poll if free else self._poll_full).poll
-        ready = [at for at, _ in wait(0 if pending else max(0, next_ - before) * 1000 + 1)]
+        wait = (self._poller if free else self._poller_full).wait
+        ready = [at for at, _ in wait(0 if pending else max(0, next_ - before) + 0.001)]
         if self._deadline is None:
             if pending or self._stream.read_end in ready:
                 self._hear()
@@ -156,8 +165,8 @@ class Relay:
     def _watch(self) -> None:
         """Tell the poll objects what the channels wait for now, as far as that has changed."""
         for channel in (*self._changed, *self._full):
-            reads = select.POLLIN if self._may_read(channel) else 0
-            writes = select.POLLOUT if channel.waiting and self._may_write(channel) else 0
+            reads = READ if self._may_read(channel) else 0
+            writes = WRITE if channel.waiting and self._may_write(channel) else 0
             if channel.watched != (reads, writes):
                 self._register(channel.descriptor, reads | writes, writes)
                 channel.watched = reads, writes
@@ -165,19 +174,19 @@ class Relay:
 
     def _watch_stream(self) -> None:
         stream = self._stream
-        reads = select.POLLIN if self._deadline is None else 0
+        reads = READ if self._deadline is None else 0
         self._register(stream.read_end, reads, reads)
         both = reads if stream.write_end == stream.read_end else 0
-        self._poll_full.register(stream.write_end, both | select.POLLOUT)
+        self._poller_full.watch(stream.write_end, both | WRITE)
 
-    def _register(self, descriptor: int, mask: int, mask_full: int) -> None:
+    def _register(self, descriptor: int, events: int, events_full: int) -> None:
         """Who waits for nothing is not registered: a hang-up would be told for ever."""
-        for poll, wanted in ((self._poll, mask), (self._poll_full, mask_full)):
+        for poller, wanted in ((self._poller, events), (self._poller_full, events_full)):
             if wanted:
-                poll.register(descriptor, wanted)
+                with contextlib.suppress(PermissionError):  # a file, which takes all at once
+                    poller.watch(descriptor, wanted)
             else:
-                with contextlib.suppress(KeyError):
-                    poll.unregister(descriptor)
+                poller.leave(descriptor)
 
     def _may_read(self, channel: Channel) -> bool:
         if channel.credit <= 0 or channel.ending or self._deadline is not None:
@@ -300,7 +309,7 @@ class Relay:
 
     def _hear(self) -> None:
         try:
-            data = self._stream.read(READ)
+            data = self._stream.read(AT_ONCE)
         except (BlockingIOError, InterruptedError):
             return
         if not data:
@@ -402,6 +411,18 @@ class Relay:
             self._changed[channel] = None
             if channel.ending and channel.number > OUTPUT:
                 self._drop(channel)
+
+
+def _can_wait_for(descriptor: int) -> bool:
+    """Whether `epoll` can, where there is one: it cannot wait for a file."""
+    poller = Poller()
+    try:
+        poller.watch(descriptor, READ)
+        return True
+    except PermissionError:
+        return False
+    finally:
+        poller.close()
 
 
 def _readable(descriptor: int) -> int:

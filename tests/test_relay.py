@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from sleighexec import relay as relaying
-from sleighexec.channels import WINDOW
+from sleighexec.channels import CONTROL, OUTPUT, WINDOW
 from sleighexec.relay import BEAT, CHUNK, CLOSE, DATA, FRAME, OPEN, Relay
 from sleighexec.streams import Pipes, Stream
 from sleighexec.tls import Certificate, TlsSocket, reach
@@ -182,6 +183,42 @@ def test_a_channel_that_nobody_reads_holds_up_no_other_and_a_bounded_amount(ends
     theirs.setblocking(True)
     assert len(receive(stuck, pushed)) == pushed
     assert receive(ends.engine, 7) == b"started"
+
+
+def test_many_channels_that_are_all_busy_have_their_turns(ends: Ends) -> None:
+    pairs = [ends.channel() for _ in range(30)]
+    data = random.Random(5).randbytes(300_000)
+    senders = [threading.Thread(target=theirs.sendall, args=(data,)) for _, theirs in pairs]
+    for sender in senders:
+        sender.start()
+    for ours, _ in reversed(pairs):  # the first ones are not read for long
+        assert receive(ours, len(data)) == data
+    for sender in senders:
+        sender.join(PATIENCE)
+    for ours, theirs in pairs:  # and each message finds its way among channels that are quiet
+        ours.sendall(b"ping")
+        assert receive(theirs, 4) == b"ping"
+        theirs.sendall(b"pong")
+        assert receive(ours, 4) == b"pong"
+
+
+def test_files_take_the_place_of_pipes(tmp_path: Path) -> None:
+    """No `epoll` waits for a file."""
+    words = FRAME.pack(BEAT, 0, 0) + FRAME.pack(DATA, OUTPUT, 5) + b"shown"
+    (tmp_path / "in").write_bytes(words + FRAME.pack(DATA, CONTROL, 2) + b"ok")
+    engine, control = socket.socketpair()
+    with (
+        engine,
+        control,
+        open(tmp_path / "in", "rb") as read,
+        open(tmp_path / "out", "wb") as write,
+        open(tmp_path / "shown", "wb") as shown,
+    ):
+        relay = Relay(Pipes(read.fileno(), write.fileno()), control, shown.fileno(), far=False)
+        assert relay.serve() == "the connection ended"
+        assert receive(engine, 2) == b"ok"
+    assert (tmp_path / "shown").read_bytes() == b"shown"
+    assert FRAME.unpack_from((tmp_path / "out").read_bytes())[0] == BEAT
 
 
 def test_what_the_agent_says_comes_after_what_its_workers_wrote_before(ends: Ends) -> None:

@@ -65,6 +65,7 @@ class Link:
         self.ended = False
         self._status: int | None = None
         self._far_end: FarEnd | None = None
+        self._relay: Relay | None = None
         self._lock = threading.Lock()  # guards _far_end and _undo
         self._undo: list[Callable[[], object]] = []
         self.stream, self._control = socket.socketpair()
@@ -118,7 +119,7 @@ class Link:
                 return
             if self._opening:
                 boot.talk(self.host, far_end, self._opening, deadline)
-            relay = Relay(far_end, self._control, 1, far=False)
+            relay = self._relay = Relay(far_end, self._control, 1, far=False)
             relay.on_heard = self.settled.set
             reason = relay.serve()
             if relay.silent:
@@ -160,3 +161,5 @@ class Link:
             sock.close()
         if self._far_end is not None:
             self._far_end.forget()
+        if self._relay is not None:
+            self._relay.forget()
