@@ -84,6 +84,7 @@ class Relay:
         self._patience = FAR_PATIENCE if far else math.inf  # the other side may take long to begin
         self._heard = self._round_at = time.monotonic()
         self._beaten = -math.inf
+        self._gone_since = math.inf  # the other side takes nothing any more
         self._deadline: float | None = None  # of the end
         self.reason = ""  # why it ended
         self.fault = ""  # …if that was no end of the stream, but something that cannot be
@@ -298,12 +299,20 @@ class Relay:
                 return
             except OSError as error:
                 self._out.clear()
-                self._end(f"the connection broke: {error}")
+                # Where the other side has gone, its last words may be there still, and its end.
+                if not isinstance(error, BrokenPipeError) or self._is_late():
+                    self._end(f"the connection broke: {error}")
                 return
             if sent < len(self._out[0]):
                 self._out[0] = self._out[0][sent:]
                 return
             self._out.popleft()
+
+    def _is_late(self) -> bool:
+        """Whether the other side has been gone for long, and its end was not seen."""
+        now = time.monotonic()
+        self._gone_since = min(self._gone_since, now)
+        return now - self._gone_since > END_SECONDS
 
     # ------------------------------------------------------------------ from the stream
 

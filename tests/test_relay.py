@@ -321,6 +321,29 @@ def test_a_stranger_at_the_other_end_ends_the_link(stranger: Stranger, data: byt
     assert "broke" in stranger.relay.reason
 
 
+def test_the_last_words_of_who_takes_nothing_any_more_are_heard(stranger: Stranger) -> None:
+    stranger.thread.start()
+    stranger.theirs.shutdown(socket.SHUT_RD)
+    stranger.engine.sendall(b"for nobody")
+    time.sleep(0.1)
+    stranger.theirs.sendall(FRAME.pack(DATA, 0, 2) + b"ok")
+    assert receive(stranger.engine, 2) == b"ok"
+    stranger.theirs.close()
+    stranger.thread.join(PATIENCE)
+    assert not stranger.thread.is_alive()
+
+
+def test_who_takes_nothing_and_does_not_end_is_given_up(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaying, "END_SECONDS", 0.3)
+    monkeypatch.setattr(relaying, "BEAT_SECONDS", 0.2)
+    stranger.theirs.shutdown(socket.SHUT_RD)
+    stranger.thread.start()
+    stranger.thread.join(PATIENCE)
+    assert "broke" in stranger.relay.reason
+
+
 def test_frames_for_channels_that_are_gone_do_no_harm(stranger: Stranger) -> None:
     stranger.thread.start()
     stranger.theirs.sendall(FRAME.pack(DATA, 9, 3) + b"abc" + FRAME.pack(CLOSE, 9, 0))
