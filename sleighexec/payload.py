@@ -224,14 +224,16 @@ class Dumper:
             Exception: Whatever pickling it raises.
         """
         buffers = self._buffers
-        buffers.clear()
-        head = _dump_named(outside(value), self._keep)
-        if head is None:
-            buffers.clear()
-            head = _dump_with(byvalue().Pickler, outside(value), self._keep)
-        if not buffers and len(head) < OUT_OF_BAND:
-            return head
-        return Payload(head, [*buffers])
+        try:
+            head = _dump_named(outside(value), self._keep)
+            if head is None:
+                buffers.clear()
+                head = _dump_with(byvalue().Pickler, outside(value), self._keep)
+            if not buffers and len(head) < OUT_OF_BAND:
+                return head
+            return Payload(head, [*buffers])
+        finally:
+            buffers.clear()  # they are the value's own memory
 
 
 def outside(value: Any) -> Any:

@@ -7,6 +7,7 @@ import pickle
 import sys
 import threading
 import types
+import weakref
 from fractions import Fraction
 
 import cloudpickle
@@ -140,6 +141,21 @@ def test_the_content_of_a_long_text_stays_outside(value):
     is_long = isinstance(value, (str, bytes)) and len(value) > OUT_OF_BAND
     assert bool(payload.buffers) == is_long
     assert len(payload.head) < 200
+
+
+def test_nothing_of_what_was_pickled_is_kept():
+    dumper = pickling.Dumper()
+    for failing in (False, True):
+        array = numpy.zeros(OUT_OF_BAND)
+        gone = weakref.ref(array)
+        try:
+            payload = dumper.dump([array, Failing()] if failing else array)
+            assert payload.buffers
+            payload = None
+        except OSError:
+            assert failing
+        array = None
+        assert gone() is None
 
 
 def test_what_cannot_be_pickled_says_so_itself():

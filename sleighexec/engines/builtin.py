@@ -677,12 +677,13 @@ class BuiltinEngine(Losses):
         """
         if not self._waiting or self._lines.ranked or task.size() > 1:
             return False
-        if task.begin(1)[0] is None:  # it was cancelled just now
+        part, _ = task.begin(1)
+        if part is None:  # it was cancelled just now
             return True
         worker, (tag, _) = next(iter(self._waiting.items()))
+        data = worker.pack_lone(part)
         del self._waiting[worker]
-        usual, tasks = self._lines.usual, deque((task,))
-        data = worker.pack_lone(task)
+        usual, tasks = self._lines.usual, deque((part,))
         if data is None:
             self._lend(worker, tag, usual, tasks)
             return True
