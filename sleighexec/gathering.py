@@ -39,7 +39,8 @@ class Gathering(MapJob):
 
     def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
         super().deliver(index, value, error)
-        if error is not None and self._failed is None:
+        # It counts only if nothing was there before, and nobody has looked at it yet.
+        if self._failed is None and type(self.results[index]) is Failure:
             self._failed = index
             if self._policy.raises:
                 self.wake()

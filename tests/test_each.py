@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from sleighexec import SleighExecutor, SleighPending, WorkerLost, current_worker, errors
-from sleighexec.pending import Accumulator
+from sleighexec.functions import PLAIN
+from sleighexec.gathering import Gathering
+from sleighexec.pending import Accumulator, Policy
 from tests.conftest import in_threads, wait_for
 
 PATIENCE = 20
@@ -192,6 +194,18 @@ def test_errors_of_some_among_many(three: SleighExecutor, blocking: bool) -> Non
     assert each(on_error="skip") == [x for x in expected if x]
     with pytest.raises(ZeroDivisionError):
         each()
+
+
+def test_an_error_that_comes_behind_a_result_does_not_count(three: SleighExecutor) -> None:
+    function = three._functions.define(invert)
+    assert function is not None
+    job = Gathering(Policy(), three._engine, function, three._settings, 1, None, None)
+    job.add(PLAIN, [(1,), (2,), (3,)])
+    job.deliver(1, 5, None)
+    job.deliver(1, None, KeyError())
+    job.deliver_run(0, [4])
+    job.deliver(2, 6, None)
+    assert job.gather() == [4, 5, 6]
 
 
 @pytest.mark.parametrize("blocking", [True, False])
