@@ -88,23 +88,25 @@ class MapJob:
         self.settings, self.chunk = settings, chunk
         self.single, self.apply_to = single, apply_to
         self.shares = shares and chunk > 1
-        self.items: list[Any] = []
+        self.items: list[Any] | range = []
         self.results: list[Any] = []
         self.losses: dict[int, tuple[Loss, ...]] = {}  # item -> workers that it has cost
         self.cancelled = False
         self._condition = threading.Condition()  # guards _wanted
         self._wanted = -1  # the item that the reader sleeps for
 
-    def add(self, form: int, items: list[Any]) -> list[Span]:
+    def add(self, form: int, items: list[Any] | range) -> list[Span]:
         """Append items, which are in this form; the spans of them, to be put into line.
 
         The list is the job's from now on. A Failure among items that are PICKLED is the outcome.
         """
         start = len(self.items)
-        if start:
-            self.items += items
-        else:  # often there are no others, and many of these
+        if not start:  # often there are no others, and many of these
             self.items = items
+        elif type(self.items) is list:
+            self.items += items
+        else:
+            self.items = [*self.items, *items]
         self.results += [_WAITING] * len(items)
         spans, stop = [], len(self.items)
         if form == PICKLED:
@@ -125,7 +127,8 @@ class MapJob:
     def deliver(self, index: int, value: Any, error: BaseException | None) -> None:
         if self.results[index] is not _WAITING:
             return
-        self.items[index] = None
+        if type(self.items) is list:
+            self.items[index] = None
         self.results[index] = value if error is None else Failure(error)
         if self.meter is not None:
             self.meter.ended(1, error is not None)
@@ -138,7 +141,8 @@ class MapJob:
             for number, value in enumerate(values, index):
                 self.deliver(number, value, None)
             return
-        self.items[index:end] = [None] * len(values)
+        if type(self.items) is list:
+            self.items[index:end] = [None] * len(values)
         self.results[index] = values[0] if len(values) == 1 else Run(values, objects)
         if self.meter is not None:
             self.meter.ended(len(values))
@@ -254,7 +258,7 @@ class Span:
         """How many of the first `limit` items make a batch that is not too big."""
         size, form = 0, self.form
         for number in range(min(limit, self.stop - self.start)):
-            item = self.job.items[self.start + number]
+            item: Any = self.job.items[self.start + number]
             size += len(item) // self.job.chunk if form == ROWS else weight(form, item)
             if size > BATCH_BYTES:
                 return number + 1

@@ -125,10 +125,11 @@ class MapCalls:
             most = max(self._max_pending // chunksize, 1)
             buffersize = most if buffersize is None else min(buffersize, most)
         known, apply_to = self._known(fn)
+        numbers = single and apply_to is None and type(iterables[0]) is range
         job = MapJob(self._engine, known, (), settings, chunksize, single, apply_to, meter)
         try:
             if buffersize is None:
-                self._add_all(job, items, quick=quick)
+                self._add_all(job, iterables[0] if numbers else items, quick=quick)
                 return results(job, None, deadline)
             self._add(job, list(itertools.islice(items, buffersize * chunksize)))
         except BaseException as error:
@@ -164,32 +165,41 @@ class MapCalls:
             return definition, None
         return self._functions.apply_as(fn), fn
 
-    def _add_all(self, job: MapJob, items: Iterator[Any], *, quick: bool) -> None:
+    def _add_all(self, job: MapJob, items: Iterable[Any], *, quick: bool) -> None:
         """Put all items into a job, and its spans into line."""
-        for portion in _portions(items, job.chunk, quick=quick):
-            self._add(job, portion)
+        if type(items) is range:  # its numbers need not be made here, nor sent
+            self._add(job, items)
+        else:
+            for portion in _portions(iter(items), job.chunk, quick=quick):
+                self._add(job, portion)
         if job.meter is not None:
             job.meter.expect(0, last=True)
 
-    def _add(self, job: MapJob, items: list[Any]) -> None:
+    def _add(self, job: MapJob, items: list[Any] | range) -> None:
         """Put more items into a job and its span into line."""
         if not items:
             return
         if job.meter is not None:
             job.meter.expect(len(items))
-        flat = items if job.single else [*itertools.chain.from_iterable(items)]
-        if job.apply_to is not None or (form := simple_form(flat)) is None:
-            form, items = _shallow(job, items) or self._pickled(job, items)
-        elif job.single and form == PLAIN:
+        if type(items) is range:
             form = SINGLE
-        elif job.single:
-            items = [(item,) for item in items]
+        else:
+            form, items = self._in_form(job, items)
         if self._max_pending is None:
             self._put(job.settings, job.add(form, items))
         else:  # each chunk counts
             starts = range(0, len(items), job.chunk)
             spans = [job.add(form, items[i : i + job.chunk]) for i in starts]
             self._put(job.settings, [*itertools.chain.from_iterable(spans)])
+
+    def _in_form(self, job: MapJob, items: list[Any]) -> tuple[int, list[Any]]:
+        """The arguments of these calls as they travel, and in which form."""
+        flat = items if job.single else [*itertools.chain.from_iterable(items)]
+        if job.apply_to is not None or (form := simple_form(flat)) is None:
+            return _shallow(job, items) or self._pickled(job, items)
+        if job.single and form == PLAIN:
+            return SINGLE, items
+        return form, [(item,) for item in items] if job.single else items
 
     def _pickled(self, job: MapJob, items: list[Any]) -> tuple[int, list[Any]]:
         """The arguments of these calls as they travel, and in which form; the job needs it all.

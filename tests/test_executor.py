@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 from sleighexec import Local, SerializationError, SleighExecutor, current_worker, errors, maps
 from sleighexec.engines.workers import WorkerLink
-from sleighexec.functions import KEPT, LONG, PLAIN
+from sleighexec.functions import KEPT, LONG, PLAIN, SINGLE
 from sleighexec.future import SleighFuture
 from sleighexec.mapping import MapJob
 from tests.conftest import wait_behind, wait_for, wait_for_file, wait_until_behind
@@ -46,6 +46,10 @@ PATIENCE = 20
 def either(request: pytest.FixtureRequest) -> Iterator[Executor]:
     with request.param(2) as executor:
         yield executor
+
+
+def plus_one(number: int) -> int:
+    return number + 1
 
 
 def add(a: int, b: int = 0, *, c: int = 0) -> int:
@@ -323,6 +327,48 @@ def test_map_reads_no_further_than_zip(executor: SleighExecutor) -> None:
     longer = iter(range(500))
     assert len(list(executor.map(add, longer, iter(range(200))))) == 200
     assert next(longer) == 201
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [range(0), range(1), range(7, 5000), range(5000, 7, -3), range(2**64, 2**65, 2**55)],
+    ids=repr,
+)
+def test_map_over_a_range(executor: SleighExecutor, numbers: range) -> None:
+    expected = [number + 1 for number in numbers]
+    more = functools.partial(add, 1)  # has no definition of its own
+    for options in ({}, {"chunksize": 3}, {"buffersize": 7}, {"chunksize": 2, "buffersize": 2}):
+        assert list(executor.map(plus_one, numbers, **options)) == expected
+        assert list(executor.map(more, numbers, **options)) == expected
+
+
+def test_of_a_range_only_the_call_that_kills_its_worker_is_lost() -> None:
+    def die_at(number: int) -> int:
+        if number == 1234:
+            os._exit(3)
+        return number
+
+    with SleighExecutor(2) as executor:
+        results = executor.map(die_at, range(5000))
+        assert [next(results) for _ in range(1234)] == list(range(1234))
+        with pytest.raises(errors.WorkerLost, match="1234"):
+            next(results)
+        returned = executor.eachElem(die_at, range(1500), on_error="return")
+        assert returned[:1234] + returned[1235:] == [*range(1234), *range(1235, 1500)]
+
+
+def test_pieces_of_a_range_travel_together(executor: SleighExecutor) -> None:
+    function = executor._functions.define(abs)
+    assert function is not None
+    job = MapJob(executor._engine, function, (), executor._settings, single=True)
+    [span] = job.add(SINGLE, range(100))
+    pieces = [span.begin(limit)[0] for limit in (20, 20, 20)]
+    job.deliver(0, 7, None)  # the range stays what it is
+    link = WorkerLink(1, 0, "here", Any, executor._functions)  # type: ignore[arg-type]
+    for some in (pieces[:1], pieces):
+        payload, _, _ = link.pack(some)
+        [[_, form, _, _, items]] = pickle.loads(payload.head)[1]
+        assert (form, [*items]) == (SINGLE, [*range(sum(each.size() for each in some))])
 
 
 def test_map_is_cut_into_shares_that_become_smaller_but_not_tiny(executor: SleighExecutor) -> None:

@@ -92,7 +92,7 @@ class WorkerLink:
             ValueError: With the globals that it needs it is larger than a frame may be.
         """
         news: list[Any] = []
-        groups: list[tuple[int, int, Any, Any, list[Any]]] = []
+        groups: list[tuple[int, int, Any, Any, Any]] = []
         known, last, size, sent = self.known, None, 0, 0
         limited: set[tuple[float, int]] = set()
         kind: tuple[int, int, Any, Any] = (-1, -1, None, None)
@@ -116,11 +116,13 @@ class WorkerLink:
             if limits is not None:
                 limited.add(limits)
             this = definition.key, form, places, limits
-            if this == kind:
-                groups[-1][4].extend(items)
-            else:
+            if this != kind:
                 kind = this
-                groups.append((*kind, list(items)))
+                groups.append((*kind, items if type(items) is range else list(items)))
+                continue
+            if type(groups[-1][4]) is range:
+                groups[-1] = (*kind, list(groups[-1][4]))
+            groups[-1][4].extend(items)
         payload = pickling.pack((news, groups, [tuple(place) for place in grants]))
         if (news or size > wire.MAX_FRAME // 2) and payload.size_bytes > wire.MAX_FRAME:
             known.take_back(news)
