@@ -143,12 +143,13 @@ def measures(quick: bool) -> list[Measure]:
             (
                 Row(
                     "rate",
-                    f"map over {many:,} trivial calls, each with the chunk size it is fastest with",
+                    f"map over a list for {many:,} trivial calls, each with the chunk size "
+                    "it is fastest with",
                     "calls/s",
                     True,
                 ),
             ),
-            _mapping(best, abs, range(many)),
+            _mapping(best, abs, list(range(many))),
             rounds,
         ),
     ]
