@@ -169,8 +169,10 @@ class MapCalls:
         """Put all items into a job, and its spans into line."""
         if type(items) is range:  # its numbers need not be made here, nor sent
             self._add(job, items)
+        elif quick:
+            self._add(job, [*items])
         else:
-            for portion in _portions(iter(items), job.chunk, quick=quick):
+            for portion in _portions(iter(items), job.chunk):
                 self._add(job, portion)
         if job.meter is not None:
             job.meter.expect(0, last=True)
@@ -286,10 +288,10 @@ def _shallow(job: MapJob, items: list[Any]) -> tuple[int, list[Any]] | None:
     return None if copies is None else (SHALLOW, copies)
 
 
-def _portions(items: Iterator[Any], chunksize: int, *, quick: bool) -> Iterator[list[Any]]:
-    """All items. If reading them may take long, those read in a while, in whole chunks."""
-    portion: list[Any] = [*items] if quick else []
-    count, begun, more = 1, time.monotonic(), not quick
+def _portions(items: Iterator[Any], chunksize: int) -> Iterator[list[Any]]:
+    """All items, in portions of those that are read in a while, in whole chunks."""
+    portion: list[Any] = []
+    count, begun, more = 1, time.monotonic(), True
     while more:
         some = list(itertools.islice(items, count))
         portion += some

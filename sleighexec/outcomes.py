@@ -120,21 +120,13 @@ class Outcomes:
         Raises:
             BaseException: What pickling it raises: nothing is written then.
         """
-        flag, data = runs.MIXED, None
-        if pickling.is_simple(result):
-            flag, data = runs.RUN, runs.dump_simple(result)
-        elif (shallow := runs.dump_shallow(result)) is not None:
-            data = shallow
-        elif (head := self._pickled(result)) is not None:
-            data = runs.dump_mixed(head)
-        if data is None:
-            self._write_record(runs.LARGE, None)
-            return
-        data, number = runs.run_of_one(data), self.finished + 1
-        if self._text.size or not self.records.write(number, flag, data):
-            self._write_record(flag, data)
-        else:
-            self.finished = number
+        flag, data = self._standing(result)
+        if data is not None:
+            data, number = runs.run_of_one(data), self.finished + 1
+            if not self._text.size and self.records.write(number, flag, data):
+                self.finished = number
+                return
+        self._write_record(flag, data)
 
     def write_result(self, result: object) -> bool:
         """Write the next result, which does not simply go behind the one before.
@@ -144,16 +136,19 @@ class Outcomes:
         same = bool(self.straight)
         if not same and self._decide(result):
             return False
-        data: Any
-        flag, data = self._dumped(result)
-        if flag == runs.RUN:
+        flag, data = self._standing(result)
+        if data is None:
+            self._write_record(flag, data)
+        elif not self.straight:  # it has printed, perhaps while it was pickled: that comes before
+            self._write_record(flag, runs.run_of_one(data))
+        else:
+            if flag == runs.MIXED:
+                self.records.mix()
             try:
                 self._words[END] += self._journal.write(data)
                 return same
             except ValueError:  # so much room is not left
-                flag, data = self._make_room(data, result)
-        if flag != runs.RUN:
-            self._write_record(flag, data)
+                self._make_room(data, result)
         return False
 
     def _decide(self, result: object) -> bool:
@@ -175,16 +170,16 @@ class Outcomes:
             self._allow(type(result))
             return True
 
-    def _make_room(self, data: bytes, result: object) -> tuple[int, bytes | None]:
-        """Write a result that is too long for what is left of the open run; as `_pickled`."""
+    def _make_room(self, data: bytes, result: object) -> None:
+        """Write a result that is too long for what is left of the open run."""
         self.flush()
         if runs.RUN_HEAD + len(data) > ROOM:
             self._send_alone(pickling.dumps(result))
-            return runs.LARGE, None
+            self._write_record(runs.LARGE, None)
+            return
         self.open_run(self.finished + 1)
         self.records.mix()  # perhaps it is a pickle
         self._words[END] += self._journal.write(data)
-        return runs.RUN, data
 
     def _write_record(self, flag: int, data: bytes | None) -> None:
         """Write any other outcome of the next call to be finished, unless it went out by itself."""
@@ -213,27 +208,19 @@ class Outcomes:
                 entry = runs.RECORD.pack(len(data), flag, number) + data
                 self._connection.post(Results((Payload(entry),)), ONE_WAY)
 
-    def _dumped(self, result: object) -> tuple[int, bytes | None]:
-        """A result as a record's flag and bytes; no bytes if it went out by itself.
-
-        A small one is to stand in the open run, unless its call has printed: that comes before.
+    def _standing(self, result: object) -> tuple[int, bytes | None]:
+        """How a result stands in a run, and of which kind that must be; None: it went out alone.
 
         Raises:
             BaseException: What pickling the result raises: the outcome of the call, then.
         """
-        if self.straight and type(result) in pickling.PLAIN_KINDS:
+        if type(result) in pickling.PLAIN_KINDS:
             if pickling.is_simple(result):
                 return runs.RUN, runs.dump_simple(result)
             if (data := runs.dump_shallow(result)) is not None:
-                self.records.mix()
-                return runs.RUN, data
+                return runs.MIXED, data
         head = self._pickled(result)
-        if head is None:
-            return runs.LARGE, None
-        if not self.straight:
-            return runs.GOOD, head
-        self.records.mix()
-        return runs.RUN, runs.dump_mixed(head)
+        return (runs.LARGE, None) if head is None else (runs.MIXED, runs.dump_mixed(head))
 
     def _pickled(self, result: object) -> bytes | None:
         """A small result pickled; None: it is big, and was sent by itself.

@@ -317,7 +317,7 @@ def test_what_is_read_is_cut_into_whole_chunks(times: list[int], chunksize: int)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(maps, "time", types.SimpleNamespace(monotonic=lambda: clock))
-        portions = list(maps._portions(numbers(), chunksize, quick=False))
+        portions = list(maps._portions(numbers(), chunksize))
     assert [number for portion in portions for number in portion] == list(range(len(times)))
     assert all(len(portion) % chunksize == 0 for portion in portions[:-1])
     assert all(portions)

@@ -142,13 +142,13 @@ Outcomes.write_result = twice
 """,
     "a worker that swaps two results": """
 from sleighexec.outcomes import Outcomes
-was, kept = Outcomes._dumped, []
+was, kept = Outcomes._standing, []
 def swapped(self, result):
     kept.append(was(self, result))
     if len(kept) % 30 == 0 and kept[-1][1] and kept[-2][1]:
         return kept[-2]
     return kept[-1]
-Outcomes._dumped = swapped
+Outcomes._standing = swapped
 """,
     "a worker that gives back one call too few": """
 from sleighexec.worker import Worker
